@@ -1,0 +1,440 @@
+"""The original Transformer (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762), to the letter by default.
+
+Figure 1, from the page to the class:
+
+    left column, one grey box        EncoderLayer
+    right column, one grey box       DecoderLayer
+    "Nx", with embedding and sum     TransformerEncoder, TransformerDecoder
+    both columns                     TransformerModel
+    Linear and Softmax on top        TransformerForConditionalGeneration (the softmax is in the loss and in `generate`)
+    Multi-Head Attention             modeling_layers.MultiHeadAttention
+    Feed Forward                     modeling_layers.FeedForward
+    Add & Norm                       modeling_layers.AddAndNorm
+    Positional Encoding              modeling_layers.SinusoidalPositions
+
+Departures from the paper, all of them:
+
+1. Attention projections have biases, as fairseq's do; equation 1 has none (36,864 parameters in the base model).
+2. The paper does not say how weights start. Here projections are Xavier-uniform with zero biases, and embeddings
+   normal with standard deviation d_model^-0.5, so that scaled ones start at 1, as in tensor2tensor.
+3. `norm_first=True` adds one LayerNorm after the last layer of each stack, without which its output is not normalised.
+4. Padded positions are never attended to, and positions count real tokens only; the paper has no padding.
+5. `attention_dropout` and `activation_dropout` exist, and are 0.
+
+Local tensors carry their shape: B batch, T target, S source, D model width, V vocabulary.
+"""
+
+import torch
+from torch import nn
+from transformers import Cache, DynamicCache, EncoderDecoderCache, GenerationMixin
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPastAndCrossAttentions,
+    Seq2SeqLMOutput,
+    Seq2SeqModelOutput,
+)
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from transformer_theatre.configuration.configuration_transformer import TransformerConfig
+
+from .modeling_layers import (
+    AddAndNorm,
+    FeedForward,
+    MultiHeadAttention,
+    SinusoidalPositions,
+    TheatrePreTrainedModel,
+    positions_of,
+)
+
+
+class EncoderLayer(GradientCheckpointingLayer):
+    """Figure 1, left: self-attention, feed-forward."""
+
+    def __init__(self, config: TransformerConfig, layer_idx: int):
+        super().__init__()
+        self.self_attention = MultiHeadAttention(config, config.encoder_attention_heads, layer_idx)
+        self.self_attention_add_norm = AddAndNorm(config)
+        self.feed_forward = FeedForward(config, config.encoder_ffn_dim)
+        self.feed_forward_add_norm = AddAndNorm(config)
+
+    def forward(self, x_BSD, padding_mask, **kwargs):
+        """(batch, source, d_model) in and out; `padding_mask` hides padding."""
+        around = self.self_attention_add_norm
+        attended_BSD, _ = self.self_attention(around.enter(x_BSD), padding_mask, **kwargs)
+        x_BSD = around.leave(x_BSD, attended_BSD)
+
+        around = self.feed_forward_add_norm
+        return around.leave(x_BSD, self.feed_forward(around.enter(x_BSD)))
+
+
+class DecoderLayer(GradientCheckpointingLayer):
+    """Figure 1, right: masked self-attention, attention to the encoder's output, feed-forward."""
+
+    def __init__(self, config: TransformerConfig, layer_idx: int):
+        super().__init__()
+        heads = config.decoder_attention_heads
+        self.self_attention = MultiHeadAttention(config, heads, layer_idx, is_causal=True)
+        self.self_attention_add_norm = AddAndNorm(config)
+        self.cross_attention = MultiHeadAttention(config, heads, layer_idx)
+        self.cross_attention_add_norm = AddAndNorm(config)
+        self.feed_forward = FeedForward(config, config.decoder_ffn_dim)
+        self.feed_forward_add_norm = AddAndNorm(config)
+
+    def forward(self, x_BTD, causal_mask, memory_BSD, memory_mask, past_key_values: Cache | None = None, **kwargs):
+        """(batch, target, d_model) in and out; `causal_mask` hides what comes later, `memory_mask` the source's padding."""
+        around = self.self_attention_add_norm
+        attended_BTD, _ = self.self_attention(
+            around.enter(x_BTD), causal_mask, past_key_values=past_key_values, **kwargs
+        )
+        x_BTD = around.leave(x_BTD, attended_BTD)
+
+        around = self.cross_attention_add_norm
+        attended_BTD, _ = self.cross_attention(
+            around.enter(x_BTD), memory_mask, memory_BSD, past_key_values=past_key_values, **kwargs
+        )
+        x_BTD = around.leave(x_BTD, attended_BTD)
+
+        around = self.feed_forward_add_norm
+        return around.leave(x_BTD, self.feed_forward(around.enter(x_BTD)))
+
+
+class TransformerPreTrainedModel(TheatrePreTrainedModel):
+    """Initialisation, and what the library needs to know of the model."""
+
+    config_class = TransformerConfig
+    base_model_prefix = "model"
+    _no_split_modules = ["EncoderLayer", "DecoderLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=self.config.d_model**-0.5)
+
+    @property
+    def dummy_inputs(self) -> dict[str, torch.Tensor]:
+        """The smallest inputs that `forward` takes."""
+        ids = torch.tensor([[3, 4, self.config.eos_token_id]], device=self.device)
+        return {"input_ids": ids, "decoder_input_ids": ids}
+
+
+class TransformerStack(TransformerPreTrainedModel):
+    """What both stacks begin with: embeddings times sqrt(d_model), plus positions, with dropout on the sum (section 5.4)."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        if config.position_embeddings == "sinusoidal":
+            self.embed_positions = SinusoidalPositions(config.d_model)
+        else:
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.d_model)
+        self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.d_model, config.layer_norm_eps) if config.norm_first else nn.Identity()
+
+    def embed(self, input_ids, inputs_embeds, attention_mask, past_length=0) -> torch.Tensor:
+        """Return the sum of scaled embeddings and positions, (batch, positions, d_model), before dropout."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of input_ids and inputs_embeds (decoder_... for the decoder).")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        limit = self.config.max_position_embeddings
+        if self.config.position_embeddings == "learned" and inputs_embeds.shape[1] > limit:
+            raise ValueError(
+                f"{inputs_embeds.shape[1]} tokens are more than the model's "
+                f"max_position_embeddings={limit} learned positions."
+            )
+        position_ids = positions_of(attention_mask, inputs_embeds, past_length)
+        return inputs_embeds * self.embed_scale + self.embed_positions(position_ids).to(inputs_embeds.dtype)
+
+
+class TransformerEncoder(TransformerStack):
+    """Figure 1, the whole left column."""
+
+    _can_record_outputs = {
+        "hidden_states": EncoderLayer,
+        "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attention"),
+    }
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        self.layers = nn.ModuleList([EncoderLayer(config, index) for index in range(config.encoder_layers)])
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutput:
+        """Read the source.
+
+        Args:
+            input_ids: (batch, source).
+            attention_mask: 1 at real tokens, 0 at padding, (batch, source); None: every token is real.
+            inputs_embeds: token embeddings before scaling, in place of `input_ids`, (batch, source, d_model).
+            **kwargs: `output_attentions`, `output_hidden_states`, and arguments of the attention backend.
+
+        Raises:
+            ValueError: not exactly one of `input_ids` and `inputs_embeds` is given, or there are more tokens than
+                learned positions.
+        """
+        x_BSD = self.embed(input_ids, inputs_embeds, attention_mask)
+        padding_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=x_BSD, attention_mask=attention_mask
+        )
+        x_BSD = self.dropout(x_BSD)
+        for layer in self.layers:
+            x_BSD = layer(x_BSD, padding_mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.norm(x_BSD))
+
+
+class TransformerDecoder(TransformerStack):
+    """Figure 1, the right column up to the last "Add & Norm"."""
+
+    _can_record_outputs = {
+        "hidden_states": DecoderLayer,
+        "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attention"),
+        "cross_attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="cross_attention"),
+    }
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        self.layers = nn.ModuleList([DecoderLayer(config, index) for index in range(config.decoder_layers)])
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.FloatTensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """Write the target, looking back at the source and at what is written already.
+
+        Args:
+            input_ids: (batch, target), the target behind the start token ("shifted right" in figure 1).
+            attention_mask: 1 at real tokens, 0 at padding, (batch, past + target); None: every token is real.
+            encoder_hidden_states: the encoder's output, (batch, source, d_model).
+            encoder_attention_mask: 1 at real tokens of the source, 0 at padding, (batch, source).
+            past_key_values: keys and values of earlier tokens, and of the source.
+            inputs_embeds: token embeddings before scaling, in place of `input_ids`, (batch, target, d_model).
+            use_cache: return `past_key_values` for the next tokens.
+            **kwargs: `output_attentions`, `output_hidden_states`, and arguments of the attention backend.
+
+        Raises:
+            ValueError: not exactly one of `input_ids` and `inputs_embeds` is given, there are more tokens than learned
+                positions, or `encoder_hidden_states` is missing.
+        """
+        if encoder_hidden_states is None:
+            raise ValueError("The decoder needs encoder_hidden_states, the encoder's output.")
+        if use_cache and past_key_values is None:
+            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        x_BTD = self.embed(input_ids, inputs_embeds, attention_mask, past_length)
+
+        is_pair = isinstance(past_key_values, EncoderDecoderCache)
+        causal_mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=x_BTD,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values.self_attention_cache if is_pair else past_key_values,
+        )
+        memory_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=x_BTD,
+            attention_mask=encoder_attention_mask,
+            encoder_hidden_states=encoder_hidden_states,
+        )
+        x_BTD = self.dropout(x_BTD)
+        for layer in self.layers:
+            x_BTD = layer(
+                x_BTD, causal_mask, encoder_hidden_states, memory_mask, past_key_values=past_key_values, **kwargs
+            )
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=self.norm(x_BTD), past_key_values=past_key_values
+        )
+
+
+class TransformerModel(TransformerPreTrainedModel):
+    """Figure 1, both columns, up to the last "Add & Norm"."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        self.encoder = TransformerEncoder(config)
+        self.decoder = TransformerDecoder(config)
+        if config.share_encoder_decoder_embeddings:
+            self._tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the source's embedding, which is the target's too where they are shared."""
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        """Replace the source's embedding, and the target's."""
+        self.encoder.embed_tokens = value
+        self.decoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[torch.FloatTensor, ...] | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> Seq2SeqModelOutput:
+        """Read the source (unless `encoder_outputs` are given), then write the target.
+
+        Args:
+            input_ids: (batch, source).
+            attention_mask: 1 at real tokens of the source, 0 at padding, (batch, source).
+            decoder_input_ids: (batch, target), the target behind the start token.
+            decoder_attention_mask: 1 at real tokens of the target, 0 at padding, (batch, past + target).
+            encoder_outputs: what the encoder returned for this source.
+            past_key_values: keys and values of earlier target tokens, and of the source.
+            inputs_embeds: in place of `input_ids`, (batch, source, d_model).
+            decoder_inputs_embeds: in place of `decoder_input_ids`, (batch, target, d_model).
+            use_cache: return `past_key_values` for the next tokens.
+            **kwargs: `output_attentions`, `output_hidden_states`, and arguments of the attention backend.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
+            )
+        elif not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        decoder_outputs = self.decoder(
+            decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=encoder_outputs.last_hidden_state,
+            encoder_attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return Seq2SeqModelOutput(
+            last_hidden_state=decoder_outputs.last_hidden_state,
+            past_key_values=decoder_outputs.past_key_values,
+            decoder_hidden_states=decoder_outputs.hidden_states,
+            decoder_attentions=decoder_outputs.attentions,
+            cross_attentions=decoder_outputs.cross_attentions,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+        )
+
+
+class TransformerForConditionalGeneration(TransformerPreTrainedModel, GenerationMixin):
+    """Figure 1, whole: the Transformer with its output projection, for translation and whatever else maps text to text."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        self.model = TransformerModel(config)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        shares = config.share_encoder_decoder_embeddings
+        self._tied_weights_keys = {
+            "lm_head.weight": f"model.{'encoder' if shares else 'decoder'}.embed_tokens.weight"
+        }
+        self.post_init()
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
+        """Shift `labels` (batch, target) right behind the start token; ignored ones (-100) become padding."""
+        shifted_BT = labels.roll(1, dims=-1)
+        shifted_BT[:, 0] = self.config.decoder_start_token_id
+        return shifted_BT.masked_fill(shifted_BT == -100, self.config.pad_token_id)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[torch.FloatTensor, ...] | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
+        """Predict the next token of the target at every position of it.
+
+        Args:
+            input_ids: as in `TransformerModel.forward`, and so are all arguments not listed here.
+            attention_mask: 1 at real tokens of the source, 0 at padding.
+            decoder_input_ids: (batch, target); made from `labels` where they are given and it is not.
+            decoder_attention_mask: 1 at real tokens of the target, 0 at padding.
+            encoder_outputs: what the encoder returned for this source.
+            past_key_values: keys and values of earlier target tokens, and of the source.
+            inputs_embeds: (batch, source, d_model).
+            decoder_inputs_embeds: (batch, target, d_model).
+            labels: token ids to predict, (batch, target), aligned with the logits; -100 is ignored.
+            use_cache: return `past_key_values` for the next tokens.
+            logits_to_keep: logits of the last so many positions only, or of the positions a tensor lists; 0: of all.
+            **kwargs: as in `TransformerModel.forward`; `num_items_in_batch`, the tokens that the loss is divided by, goes
+                to the loss.
+        """
+        if labels is not None:
+            use_cache = False
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits_BTV = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            # Labels are aligned with the logits; without `shift_labels` the library would shift them once more.
+            loss = self.loss_function(
+                logits_BTV, labels, self.config.vocab_size, **{"shift_labels": labels, **kwargs}
+            )
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits_BTV,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+        )
+
+
+__all__ = ["TransformerForConditionalGeneration", "TransformerModel", "TransformerPreTrainedModel"]

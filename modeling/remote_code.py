@@ -1,0 +1,70 @@
+"""Write a model's source files, flattened, beside its `config.json`, so that it loads where this package is missing.
+
+The library loads such code by `trust_remote_code=True` (https://huggingface.co/docs/transformers/custom_models). It finds
+files by their relative imports, one folder deep; hence the imports across our folders are rewritten on the way.
+"""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+
+# `from transformer_theatre.configuration.configuration_x import X` here is `from .configuration_x import X` there.
+_PACKAGE_IMPORT = re.compile(r"^from transformer_theatre\.(configuration|modeling)\.(\w+) import ", re.MULTILINE)
+_SIBLING_IMPORT = re.compile(r"^from \.(\w+) import ", re.MULTILINE)
+
+
+class CodeExporter:
+    """Write the code of one model into a folder, and say in its configuration which class is loaded by which Auto class.
+
+    Args:
+        auto_classes: name of an Auto class -> the model classes registered with it.
+    """
+
+    def __init__(self, auto_classes: dict[str, list[type[PreTrainedModel]]]):
+        self.auto_classes = auto_classes
+
+    def __call__(self, model: PreTrainedModel, folder: str | Path):
+        """Write `model`'s files into `folder`, and set `model.config.auto_map`.
+
+        Raises:
+            ValueError: a file imports a part of the package that cannot travel.
+        """
+        model_class, config_class = type(model), type(model.config)
+        auto_map = {"AutoConfig": _reference(config_class)}
+        for auto_class, members in self.auto_classes.items():
+            auto_map |= {auto_class: _reference(c) for c in members if c.__module__ == model_class.__module__}
+        sources = flat_sources(model_class)
+        model.config.auto_map = auto_map
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in sources.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def flat_sources(model_class: type[PreTrainedModel]) -> dict[str, str]:
+    """Map file name to flattened source, for `model_class` and everything of this package that it imports.
+
+    Raises:
+        ValueError: a file imports a part of the package that cannot travel.
+    """
+    modules, flat = [model_class.__module__], {}
+    while modules:
+        module = importlib.import_module(modules.pop())
+        path = Path(inspect.getfile(module))
+        if path.name in flat:
+            continue
+        text = path.read_text(encoding="utf-8")
+        modules += [f"transformer_theatre.{part}.{stem}" for part, stem in _PACKAGE_IMPORT.findall(text)]
+        modules += [f"{module.__package__}.{stem}" for stem in _SIBLING_IMPORT.findall(text)]
+        flat[path.name] = _PACKAGE_IMPORT.sub(r"from .\2 import ", text)
+        if re.search(r"^\s*(from|import) transformer_theatre\b", flat[path.name], re.MULTILINE):
+            raise ValueError(f"{path} imports a part of transformer_theatre that cannot travel to the Hub.")
+    return flat
+
+
+def _reference(cls: type) -> str:
+    return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"

@@ -1,0 +1,1 @@
+"""The theatre command and everything behind it: recipes, data, tokenizers, training, evaluation, publishing."""

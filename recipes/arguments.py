@@ -1,0 +1,297 @@
+"""Recipes: a YAML file, plus `--key value` on the command line, strictly read into typed arguments."""
+
+import difflib
+import functools
+import inspect
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, PreTrainedConfig, Seq2SeqTrainingArguments
+
+
+RECIPES = Path(__file__).parent
+
+
+@dataclass
+class PairDataArguments:
+    """Where pairs of source and target text come from, and how they become tokens."""
+
+    _argument_group_name = "data"
+
+    data_dir: str | None = field(default=None, metadata={"help": "folder that relative file names start from"})
+    train_source: str | None = field(
+        default=None,
+        metadata={"help": "file of source lines; or one .tsv or .jsonl file with both sides; each may end in .gz"},
+    )
+    train_target: str | None = field(default=None, metadata={"help": "file of target lines, parallel to the source"})
+    validation_source: str | None = field(default=None, metadata={"help": "as train_source; measured while training"})
+    validation_target: str | None = field(default=None, metadata={"help": "as train_target"})
+    test_source: str | None = field(default=None, metadata={"help": "as train_source; measured once, at the end"})
+    test_target: str | None = field(default=None, metadata={"help": "as train_target"})
+    dataset: str | None = field(
+        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
+    )
+    source_field: str = field(
+        default="source", metadata={"help": 'field of .jsonl or dataset rows; dots go deeper: "translation.de"'}
+    )
+    target_field: str = field(default="target", metadata={"help": "as source_field"})
+    source_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
+    target_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
+    data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
+    tokenizer: str = field(
+        default="bpe",
+        metadata={"help": '"bpe" or "character": trained from the training text; or a folder that holds a tokenizer'},
+    )
+    max_length: int = field(default=256, metadata={"help": "tokens; a longer side of a pair is a bad line"})
+    bad_lines: str = field(
+        default="error",
+        metadata={"help": '"error": stop at the first bad line; "skip": leave bad pairs out, count and name them'},
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "pairs; use only the first so many"})
+
+
+@dataclass
+class TextDataArguments:
+    """Where running text comes from, and how it becomes tokens."""
+
+    _argument_group_name = "data"
+
+    data_dir: str | None = field(default=None, metadata={"help": "folder that relative file names start from"})
+    train_text: str | None = field(
+        default=None, metadata={"help": "a text file, a folder of .txt files, or a .jsonl file; each may end in .gz"}
+    )
+    validation_text: str | None = field(default=None, metadata={"help": "as train_text; measured while training"})
+    validation_share: float = field(
+        default=0.1, metadata={"help": "share of the training text, cut from its end, where validation_text is missing"}
+    )
+    text_field: str = field(default="text", metadata={"help": "field of .jsonl rows"})
+    language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
+    data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
+    tokenizer: str = field(
+        default="bpe",
+        metadata={"help": '"bpe" or "character": trained from the training text; or a folder that holds a tokenizer'},
+    )
+
+
+@dataclass
+class RunArguments(Seq2SeqTrainingArguments):
+    """The library's training arguments (all of them), with defaults for a person who watches."""
+
+    _argument_group_name = "training"
+
+    output_dir: str | None = field(
+        default=None, metadata={"help": "folder of the run and of its model; default: runs/ and the recipe's name"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "delete what an earlier run left in output_dir"})
+    logging_steps: float = field(default=50, metadata={"help": "optimizer steps between two lines of the log"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
+    generation_num_beams: int | None = field(default=4, metadata={"help": "beams when test text is generated"})
+
+
+# Fields of a configuration that the tokenizer decides, or that no recipe needs.
+_NOT_ARGUMENTS = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "is_encoder_decoder"}
+_NOT_ARGUMENTS |= {"use_cache", "attribute_map", "model_type"}
+_FIELD = re.compile(r"^    (\w+): ([\w| \[\]]+) = .*?(?:  # (.*))?$", re.MULTILINE)
+
+
+@functools.cache
+def model_arguments(config_class: type[PreTrainedConfig], preset: str) -> type:
+    """Make the dataclass of arguments that a model's configuration takes: every field, with its comment as help.
+
+    Args:
+        config_class: `TransformerConfig` or `GPTConfig`.
+        preset: the default preset.
+    """
+    members: list[tuple] = [
+        ("preset", str, field(default=preset, metadata={"help": "published model that the fields below depart from"})),
+        ("attn_implementation", str, field(default="sdpa", metadata={"help": "eager, sdpa, flash_attention_2, flex_attention"})),
+    ]
+    for name, kind, comment in _FIELD.findall(inspect.getsource(config_class)):
+        if name not in _NOT_ARGUMENTS:
+            python_type = {"int": int, "str": str, "bool": bool}.get(kind, float)
+            note = f"{comment or name} (default: the preset's)".replace("%", "%%")
+            members.append((name, python_type | None, field(default=None, metadata={"help": note})))
+    made = make_dataclass(f"{config_class.__name__}Arguments", members)
+    made._argument_group_name = "model"
+    return made
+
+
+def model_config(config_class: type[PreTrainedConfig], arguments: Any, **given: Any) -> PreTrainedConfig:
+    """Build a configuration from its arguments.
+
+    Args:
+        config_class: as for `model_arguments`.
+        arguments: an instance of the class that `model_arguments` made.
+        **given: fields that the arguments do not decide, such as token ids.
+    """
+    chosen = {f.name: getattr(arguments, f.name) for f in fields(arguments)}
+    preset, _ = chosen.pop("preset"), chosen.pop("attn_implementation")
+    return config_class.from_preset(preset, **{k: v for k, v in chosen.items() if v is not None}, **given)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A YAML recipe: its keys and values, and the line of each key."""
+
+    path: Path
+    task: str
+    values: dict[str, Any]
+    lines: dict[str, int]
+    anchor: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """Folder and file, such as "multi30k-de-en/small"."""
+        return f"{self.path.resolve().parent.name}/{self.path.stem}"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Map the name of every recipe that comes with the package to its file."""
+    return {f"{path.parent.name}/{path.stem}": path for path in sorted(RECIPES.glob("*/*/*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """Find a recipe by its path, or one that comes with the package by its name ("multi30k-de-en/small").
+
+    Raises:
+        ValueError: there is none; the message names the nearest, and lists those that come with the package.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = shipped_recipes()
+    short = "/".join(Path(name).with_suffix("").parts[-2:]) if name.endswith((".yaml", ".yml")) else name
+    if short in shipped:
+        return shipped[short]
+    raise ValueError(f"There is no recipe {name!r}{nearest(short, shipped)}. Give a YAML file, or one of: {', '.join(shipped)}.")
+
+
+def nearest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """Return `; did you mean 'x'?`, or nothing where no known name is near."""
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def read_recipe(path: Path, tasks: Sequence[str]) -> Recipe:
+    """Read a YAML recipe, with the line of each key.
+
+    Raises:
+        ValueError: it is no YAML mapping of names to values, a key stands twice, or `task` is none of `tasks`.
+    """
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}.") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold lines of `key: value`, and holds {values!r}.")
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if key.value in lines:
+            raise ValueError(f"{path}:{key.start_mark.line + 1}: {key.value!r} stands in line {lines[key.value]} already.")
+        lines[key.value] = key.start_mark.line + 1
+    task = values.pop("task", None)
+    if task not in tasks:
+        raise ValueError(f"{path}:{lines.get('task', 1)}: task: {task!r} must be one of: {', '.join(tasks)}.")
+    return Recipe(path, task, values, lines, values.pop("anchor", None))
+
+
+class RecipeParser(HfArgumentParser):
+    """The library's parser, which raises ValueError instead of ending the program."""
+
+    def __init__(self, types: Sequence[type], **kwargs: Any):
+        super().__init__(types, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str):
+        """Raise what argparse would print.
+
+        Raises:
+            ValueError: always.
+        """
+        # argparse names both spellings of an option; one is enough.
+        raise ValueError(re.sub(r"(--\w+)/--[\w-]+", r"\1", message))
+
+
+def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Parse a recipe and what the command line says over it into one dataclass per type.
+
+    Values pass through argparse, so that `1e-3`, a string in YAML 1.1, becomes a float.
+
+    Args:
+        recipe: from `read_recipe`.
+        overrides: `["--learning_rate", "1e-3", ...]`.
+        *types: dataclasses, no two with a field of the same name.
+
+    Returns:
+        One instance per type, and the recipe as run: every key that was given, with its value.
+
+    Raises:
+        ValueError: a key belongs to none of `types` (the nearest known one is named), or a value has the wrong type.
+    """
+    parser = RecipeParser(types)
+    known = {action.dest for action in parser._actions} - {"help"}
+    for key in recipe.values:
+        if key not in known:
+            raise ValueError(f"{recipe.path}:{recipe.lines[key]}: {key!r} is no option of task {recipe.task}{nearest(key, known)}.")
+    given = dict.fromkeys(recipe.values)
+    for word in overrides:
+        if word.startswith("--"):
+            key = word[2:].partition("=")[0].replace("-", "_")
+            if key not in known:
+                raise ValueError(f"--{key} is no option of task {recipe.task}{nearest(key, known)}.")
+            given[key] = None
+    argv = [word for key, value in recipe.values.items() if value is not None for word in _as_words(key, value)]
+    try:
+        parser.parse_args(argv)
+    except ValueError as error:
+        key = re.search(r"argument --(\w+)", str(error))
+        where = f":{recipe.lines[key[1]]}" if key and key[1] in recipe.lines else ""
+        raise ValueError(f"{recipe.path}{where}: {error}") from None
+    parser.parse_args([*argv, *overrides])
+    parsed = parser.parse_args_into_dataclasses([*argv, *overrides], look_for_args_file=False)
+    for key in given:
+        given[key] = next(getattr(part, key) for part in parsed if hasattr(part, key))
+    return parsed, given
+
+
+def _as_words(key: str, value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"--{key}", json.dumps(value)]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{key}", *map(str, values)] if len(values) != 1 else [f"--{key}={values[0]}"]
+
+
+# The library's arguments that a person who trains will look for; `--help_all` shows the others too.
+COMMON_TRAINING_ARGUMENTS = """output_dir overwrite resume_from_checkpoint seed num_train_epochs max_steps
+per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps train_sampling_strategy learning_rate
+lr_scheduler_type warmup_steps adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm label_smoothing_factor bf16
+fp16 torch_compile logging_steps eval_strategy eval_steps save_strategy save_steps save_total_limit generation_num_beams
+use_cpu push_to_hub hub_model_id""".split()
+
+
+def help_text(recipe: Recipe, types: Sequence[type], everything: bool) -> str:
+    """List the options of a recipe's task, each with its unit and default, the recipe's own values as defaults.
+
+    Args:
+        recipe: its values take the place of the defaults.
+        types: as for `parse_recipe`.
+        everything: also list the library's rarer training arguments.
+    """
+    lines = [f"Options of {recipe.path} (task: {recipe.task}). In the YAML: `key: value`; here: `--key value`.", ""]
+    for kind in types:
+        lines += [f"{kind._argument_group_name}:"]
+        for part in fields(kind):
+            hidden = kind is RunArguments and part.name not in COMMON_TRAINING_ARGUMENTS and not everything
+            if hidden or not part.init:
+                continue
+            default = recipe.values.get(part.name, part.default if part.default is not MISSING else None)
+            note = " ".join(str(part.metadata.get("help", "")).split())
+            lines += [f"  --{part.name} {default if default is not None else ''}".rstrip(), f"      {note}"]
+        lines += [""]
+    if not everything:
+        lines += ["All of transformers.Seq2SeqTrainingArguments are options too: --help_all lists them."]
+    return "\n".join(lines)

@@ -1,0 +1,150 @@
+"""The library's Trainer, with what training from scratch needs and it lacks; each part is one small class."""
+
+import math
+import sys
+import time
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+
+class SmoothedLoss:
+    """Cross-entropy with label smoothing (section 5.4), per real token of the whole accumulated batch.
+
+    (1 - epsilon) * -log p(label) + epsilon * mean over the vocabulary of -log p.
+
+    Args:
+        epsilon: share of the probability spread over the vocabulary.
+        shifts: True where the model predicts the token after each position (a causal head), False where labels are aligned
+            with the logits.
+    """
+
+    def __init__(self, epsilon: float, shifts: bool):
+        self.epsilon = epsilon
+        self.shifts = shifts
+
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
+        """Return the loss of logits (batch, positions, vocabulary) against `labels` (batch, positions), -100 ignored.
+
+        Without `num_items_in_batch` it is divided by this batch's own real tokens.
+        """
+        logits_BTV = outputs["logits"]
+        if self.shifts:
+            logits_BTV, labels = logits_BTV[:, :-1], labels[:, 1:]
+        total = nn.functional.cross_entropy(
+            logits_BTV.flatten(0, 1).float(), labels.flatten(), label_smoothing=self.epsilon, reduction="sum"
+        )
+        return total / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
+
+
+class TokenCounter:
+    """Counts the tokens that training has seen: real ones, and those that were only padding."""
+
+    def __init__(self):
+        self.real = 0
+        self.padded = 0
+
+    def add(self, inputs: dict[str, torch.Tensor]):
+        """Count one batch: its source by `attention_mask`, its target by `labels` where that is another sequence."""
+        self.real += int(inputs["attention_mask"].sum())
+        self.padded += inputs["attention_mask"].numel()
+        if "decoder_input_ids" in inputs:
+            self.real += int((inputs["labels"] != -100).sum())
+            self.padded += inputs["labels"].numel()
+
+
+class TokenProgress(TrainerCallback):
+    """A progress bar with loss, tokens per second and the time left; on no terminal, a line at every log."""
+
+    def __init__(self, counter: TokenCounter):
+        self.counter = counter
+        self.bar = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Open the bar, at the step where a resumed run goes on."""
+        self.started, self.counted = time.monotonic(), self.counter.real
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="training",
+                unit="step",
+                disable=args.disable_tqdm,
+                dynamic_ncols=True,
+                # A log file gets a line now and then, a terminal a bar that moves.
+                mininterval=0.5 if sys.stderr.isatty() else 20,
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Show the newest loss, and the tokens per second since the start."""
+        if self.bar is None or not logs:
+            return
+        speed = (self.counter.real - self.counted) / (time.monotonic() - self.started)
+        if "loss" in logs:
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s")
+        elif "eval_loss" in logs:
+            self.bar.write(
+                f"step {state.global_step}: validation loss {logs['eval_loss']:.4f}, "
+                f"perplexity {logs['eval_perplexity']:.2f} per token"
+            )
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class TheatreTrainer(Seq2SeqTrainer):
+    """`Seq2SeqTrainer` whose numbers are right for models trained from scratch.
+
+    - Label smoothing works for every head (the library's shifts labels only for its own classes), and never touches
+      evaluation.
+    - `eval_loss` is the negative log-likelihood per real token, in nats, over the whole validation set, whatever the batch
+      size; `eval_perplexity` is its exponential.
+    - Training tokens are counted, and shown while it runs.
+    """
+
+    def __init__(self, model, args, **kwargs):
+        epsilon, args.label_smoothing_factor = args.label_smoothing_factor, 0.0
+        loss = SmoothedLoss(epsilon, shifts=not model.config.is_encoder_decoder) if epsilon else None
+        super().__init__(model=model, args=args, compute_loss_func=loss, **kwargs)
+        args.label_smoothing_factor = epsilon
+        self.counter = TokenCounter()
+        self.remove_callback(ProgressCallback)
+        self.add_callback(TokenProgress(self.counter))
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Count the batch, and learn from it."""
+        self.counter.add(inputs)
+        return super().training_step(model, {**inputs, "use_cache": False}, num_items_in_batch)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **kwargs):
+        """Add one batch to the sums that `evaluation_loop` divides."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = model(**inputs).loss
+        labels = inputs["labels"] if self.model.config.is_encoder_decoder else inputs["labels"][:, 1:]
+        tokens = (labels != -100).sum().item()
+        self._nll, self._tokens = self._nll + loss.item() * tokens, self._tokens + tokens
+        return loss.detach(), None, None
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
+        """Measure the loss per token, over all ranks."""
+        self._nll, self._tokens = 0.0, 0
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        nll, tokens = self._nll, self._tokens
+        if self.accelerator.num_processes > 1:
+            sums = torch.tensor([nll, tokens], dtype=torch.float64, device=self.args.device)
+            nll, tokens = self.accelerator.reduce(sums).tolist()
+        output.metrics[f"{metric_key_prefix}_loss"] = nll / tokens
+        output.metrics[f"{metric_key_prefix}_perplexity"] = math.exp(nll / tokens)
+        return output
