@@ -120,8 +120,6 @@ class GPTModel(GPTPreTrainedModel):
                 f"{inputs_embeds.shape[1]} tokens are more than the model's "
                 f"max_position_embeddings={self.config.max_position_embeddings} learned positions."
             )
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
 
         causal_mask = create_causal_mask(
@@ -133,6 +131,10 @@ class GPTModel(GPTPreTrainedModel):
         )
         if position_ids is None:
             position_ids = positions_of(attention_mask, inputs_embeds, past_length)
+        # After the mask: the library looks for packed documents only where there is no cache.
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+
         x_BTD = self.dropout(inputs_embeds + self.embed_positions(position_ids))
         for layer in self.layers:
             x_BTD = layer(x_BTD, causal_mask, past_key_values=past_key_values, position_ids=position_ids, **kwargs)

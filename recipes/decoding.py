@@ -19,6 +19,7 @@ def translate(
     num_beams: int | None = None,
     batch_tokens: int = 4096,
     progress: bool = False,
+    first_line: int = 1,
 ) -> list[str]:
     """Translate texts, in any number and of any length, and return them in the same order.
 
@@ -31,9 +32,10 @@ def translate(
         num_beams: beams of the search; None: what the model's generation configuration says.
         batch_tokens: padded source tokens, times beams, in one batch.
         progress: show a bar on stderr.
+        first_line: number of the first text, for messages.
 
     Raises:
-        ValueError: a text has more tokens than the model has learned positions; the message counts texts from 1.
+        ValueError: a text has more tokens than the model has learned positions; the message says in which line.
     """
     model.eval()
     beams = num_beams or model.generation_config.num_beams or 1
@@ -42,7 +44,7 @@ def translate(
     limit = _learned_positions(model)
     for index in wanted:
         if limit is not None and len(ids[index]) > limit:
-            raise ValueError(f"Text {index + 1} has {len(ids[index])} tokens; the model has {limit} learned positions.")
+            raise ValueError(f"Line {first_line + index} has {len(ids[index])} tokens; the model has {limit} learned positions.")
     translated = [""] * len(texts)
     with tqdm(total=len(wanted), desc="translating", unit="text", disable=not progress, leave=False) as bar:
         for batch in _batches(sorted(wanted, key=lambda index: len(ids[index]), reverse=True), ids, batch_tokens // beams):
@@ -122,3 +124,26 @@ def continue_text(
         if new[-1] == tokenizer.eos_token_id or len(new) < room:
             break
     return tokenizer.decode(ids[start:], skip_special_tokens=True)
+
+
+@torch.no_grad()
+def cross_attention(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[torch.Tensor, list[int], list[int]]:
+    """Translate one text, and tell what each token written looked at.
+
+    Returns:
+        The last layer's weights (heads, target, source), the source's token ids, and the ids of the tokens written, the end
+        token included.
+    """
+    model.eval()
+    inputs = tokenizer([text], return_tensors="pt").to(model.device)
+    output = model.generate(**inputs, max_new_tokens=inputs["input_ids"].shape[1] + EXTRA_LENGTH)
+    before = model.config._attn_implementation
+    # Only the eager attention has weights to show.
+    model.set_attn_implementation("eager")
+    try:
+        seen = model(**inputs, decoder_input_ids=output[:, :-1], output_attentions=True)
+    finally:
+        model.set_attn_implementation(before)
+    return seen.cross_attentions[-1][0], inputs["input_ids"][0].tolist(), output[0, 1:].tolist()

@@ -1,0 +1,210 @@
+"""Render `model_card.md` into a model folder's README.md, with what was measured and nothing else."""
+
+import importlib.resources
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedModel
+
+
+# Where each figure of metrics.json comes from, in the order of the card's table.
+_RESULTS = {
+    "test_bleu": "BLEU on the test set: {test_bleu_signature}",
+    "test_chrf": "chrF2 on the test set: {test_chrf_signature}",
+    "test_exact_match": "share of test outputs equal to the reference, %",
+    "eval_perplexity": "validation perplexity per token, without label smoothing",
+    "eval_nll": "validation negative log-likelihood per token, nats",
+    "eval_bits_per_byte": "validation bits per byte of text",
+}
+_USAGE = {
+    "theatre_transformer": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
+model = AutoModelForSeq2SeqLM.from_pretrained("{name}", trust_remote_code=True)
+inputs = tokenizer([{example!r}], return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True))""",
+    "theatre_gpt": """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
+inputs = tokenizer([{example!r}], return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**inputs, do_sample=True, max_new_tokens=40)))""",
+}
+_CITATION = {
+    "theatre_transformer": """@inproceedings{vaswani2017attention,
+  title     = {Attention Is All You Need},
+  author    = {Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit, Jakob and Jones, Llion and
+               Gomez, Aidan N. and Kaiser, Lukasz and Polosukhin, Illia},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2017},
+}""",
+    "theatre_gpt": """@techreport{radford2018improving,
+  title       = {Improving Language Understanding by Generative Pre-Training},
+  author      = {Radford, Alec and Narasimhan, Karthik and Salimans, Tim and Sutskever, Ilya},
+  institution = {OpenAI},
+  year        = {2018},
+}""",
+}
+_PIPELINE_TAG = {"theatre_transformer": "translation", "theatre_gpt": "text-generation"}
+
+
+def template_path() -> Path:
+    """Find `model_card.md`: in the installed package, or at the top of the checkout it runs from."""
+    package = Path(str(importlib.resources.files("transformer_theatre")))
+    installed = package / "model_card.md"
+    return installed if installed.is_file() else package.parents[1] / "model_card.md"
+
+
+def escape(text: Any) -> str:
+    """Make text safe inside a Markdown table or paragraph: no markup, no second line."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
+
+
+def write_model_card(
+    folder: Path,
+    model: PreTrainedModel,
+    *,
+    name: str,
+    recipe: dict[str, Any],
+    metrics: dict[str, Any],
+    data: str,
+    languages: list[str],
+    example: str,
+    contract: str | None = None,
+    by_language: dict[str, float] | None = None,
+) -> Path:
+    """Write README.md into a model folder.
+
+    Args:
+        folder: the model folder; `figures/attention.png` is shown if it is there.
+        model: what was trained.
+        name: what the model is called, for the title and the code that loads it.
+        recipe: the recipe as it was run.
+        metrics: content of metrics.json; only figures that are in it appear.
+        data: one paragraph on what it was trained on.
+        languages: language codes, for the Hub's metadata.
+        example: an input for the code that shows how to use it.
+        contract: what the recipe's anchor says of the result, if it has one.
+        by_language: exact match in percent for each language, if that was measured.
+
+    Returns:
+        The path of the card.
+    """
+    kind = model.config.model_type
+    results = [
+        {"name": key.removeprefix("test_").removeprefix("eval_"), "value": _figure(key, metrics[key]), "how": escape(how)}
+        for key, how in ((key, how.format_map(metrics)) for key, how in _RESULTS.items() if key in metrics)
+    ]
+    picture = folder / "figures" / "attention.png"
+    card = ModelCard.from_template(
+        _metadata(kind, name, recipe, metrics, languages),
+        template_path=str(template_path()),
+        title=escape(name),
+        summary=_summary(kind, name),
+        architecture=_architecture(model),
+        parameters=model.num_parameters(),
+        vocabulary=model.config.vocab_size,
+        tokenizer_kind="characters" if recipe.get("tokenizer") == "character" else "byte-level BPE pieces",
+        seed=recipe.get("seed", 42),
+        versions={"transformers": transformers.__version__},
+        usage=_USAGE[kind].format(name=name, example=example),
+        picture="figures/attention.png" if picture.is_file() else None,
+        limits=_limits(kind),
+        data=data,
+        procedure=_procedure(metrics),
+        recipe=yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip(),
+        results=results,
+        languages=[{"name": escape(k), "value": f"{v:.2f}"} for k, v in (by_language or {}).items()],
+        contract=escape(contract) if contract else None,
+        departures=_departures(model),
+        citation=_CITATION[kind],
+    )
+    path = folder / "README.md"
+    path.write_text(str(card), encoding="utf-8")
+    return path
+
+
+def _figure(key: str, value: float) -> str:
+    return f"{100 * value:.2f}" if key == "test_exact_match" else f"{value:.2f}" if value >= 10 else f"{value:.4f}"
+
+
+def _metadata(kind: str, name: str, recipe: dict, metrics: dict, languages: list[str]) -> ModelCardData:
+    names = {"test_bleu": ("bleu", "BLEU"), "test_chrf": ("chrf", "chrF2"), "eval_perplexity": ("perplexity", "Perplexity")}
+    results = [
+        EvalResult(
+            task_type=_PIPELINE_TAG[kind],
+            dataset_type=str(recipe.get("dataset") or name.partition("/")[0]),
+            dataset_name=str(recipe.get("dataset") or name.partition("/")[0]),
+            metric_type=metric_type,
+            metric_name=metric_name,
+            metric_value=round(metrics[key], 4),
+        )
+        for key, (metric_type, metric_name) in names.items()
+        if key in metrics
+    ]
+    return ModelCardData(
+        language=languages or None,
+        library_name="transformers",
+        pipeline_tag=_PIPELINE_TAG[kind],
+        tags=["transformer-theatre", "from-scratch"],
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _summary(kind: str, name: str) -> str:
+    what = {
+        "theatre_transformer": 'The original Transformer ("Attention Is All You Need", 2017)',
+        "theatre_gpt": 'A GPT ("Improving Language Understanding by Generative Pre-Training", 2018)',
+    }[kind]
+    return f"{what}, trained from scratch by the recipe `{name}` of Transformer Theatre."
+
+
+def _architecture(model: PreTrainedModel) -> str:
+    config = model.config
+    norm = "pre-norm" if config.norm_first else "post-norm"
+    if config.is_encoder_decoder:
+        return (
+            f"encoder-decoder, {config.encoder_layers} + {config.decoder_layers} layers, width {config.d_model}, "
+            f"{config.encoder_attention_heads} heads, feed-forward {config.encoder_ffn_dim}, {norm}, "
+            f"{config.position_embeddings} positions"
+        )
+    return (
+        f"decoder only, {config.num_hidden_layers} layers, width {config.d_model}, {config.num_attention_heads} heads, "
+        f"feed-forward {config.ffn_dim}, {norm}, {config.max_position_embeddings} learned positions"
+    )
+
+
+def _limits(kind: str) -> str:
+    limits = {
+        "theatre_transformer": "It maps text of the kind it was trained on, one sentence at a time, and knows nothing else.",
+        "theatre_gpt": "It continues text of the kind it was trained on. What it writes is not checked against any fact.",
+    }[kind]
+    return f"{limits} It repeats whatever bias its training text has. Measure it on your own text before you rely on it."
+
+
+def _procedure(metrics: dict[str, Any]) -> str:
+    parts = [f"PyTorch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}."]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    parts.append(f"Device: {device}.")
+    if "train_steps" in metrics:
+        parts.append(
+            f"{metrics['train_steps']:,} optimizer steps in {metrics['train_seconds']:,.0f} seconds, "
+            f"{metrics['train_tokens_per_second']:,.0f} real tokens per second, "
+            f"{100 * metrics['train_padding_share']:.1f} % padding."
+        )
+    return " ".join(parts)
+
+
+def _departures(model: PreTrainedModel) -> str:
+    """Take the list from where it is kept: the docstring of the model's file."""
+    text = sys.modules[type(model).__module__].__doc__ or ""
+    start = text.find("Departures from")
+    return text[start:].partition("\n\nLocal tensors")[0].partition(":\n")[2].strip() or text[start:].strip()

@@ -1,0 +1,42 @@
+"""Loading a trained model and its tokenizer, with one line that says what is wrong where that fails."""
+
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .tokenization import load_tokenizer
+
+
+def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model folder, or a model on the Hub, onto the accelerator if there is one.
+
+    Args:
+        name: a folder, or "user/repository".
+        auto_class: "AutoModelForSeq2SeqLM" to translate, "AutoModelForCausalLM" to continue text.
+
+    Raises:
+        ValueError: there is no such model, it is of the other kind, its files are damaged, or it has no tokenizer.
+    """
+    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+        raise ValueError(f"{name} is no model folder: it has no config.json. Give the output folder of a run.")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"There is no model {name!r}: {_first_line(error)}") from None
+    fits = getattr(transformers, auto_class)._model_mapping
+    if type(config) not in fits.keys():
+        does = "translates: use `theatre translate`" if config.is_encoder_decoder else "continues text: use `theatre generate`"
+        raise ValueError(f"{name} holds a {config.model_type} model, which {does}.")
+    tokenizer = load_tokenizer(name)
+    try:
+        model = getattr(transformers, auto_class).from_pretrained(name)
+    except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
+        raise ValueError(f"The weights of {name} cannot be read: {_first_line(error)}") from None
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return model.to(accelerator or "cpu").eval(), tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,169 @@
+"""The `theatre` command."""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+
+
+DESCRIPTION = """Train the original Transformer and a GPT from scratch on your own text, and use what you trained.
+
+  theatre demo                                    learn to read dates in many languages, in a few minutes
+  theatre train RECIPE --data_dir FOLDER          train on your own text
+  theatre translate MODEL < source.txt            translate lines
+  theatre generate MODEL --prompt "Once"          continue a text
+  theatre evaluate MODEL --source F --target F    score a model
+
+MODEL is the output folder of a run, or a model on the Hub ("user/repository")."""
+
+# Lines that are read, sorted by length and translated together.
+CHUNK = 2000
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line, but for `train`, whose options depend on the recipe."""
+    top = argparse.ArgumentParser("theatre", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="learn to read dates, and show everything on the way")
+    demo.add_argument("--output_dir", default="runs/demo", help="folder of the run; an earlier demo in it is replaced")
+    demo.add_argument("--date", help="a date in your language, to be read at the end (default: today, in your locale)")
+
+    commands.add_parser("train", help="train by a recipe; `theatre train --help` lists the recipes", add_help=False)
+
+    translate = commands.add_parser("translate", help="translate lines of stdin to lines of stdout, in order")
+    translate.add_argument("model", help="output folder of a run, or a model on the Hub")
+    translate.add_argument("--num_beams", type=_positive, help="beams of the search (default: the model's)")
+    translate.add_argument("--batch_tokens", type=_positive, default=4096, help="padded source tokens in a batch, times beams (default: 4096)")
+
+    generate = commands.add_parser("generate", help="continue a text")
+    generate.add_argument("model", help="output folder of a run, or a model on the Hub")
+    generate.add_argument("--prompt", help="the text to continue (default: what stdin holds)")
+    generate.add_argument("--max_new_tokens", type=_positive, default=500, help="tokens (default: 500)")
+    generate.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token each time (default: 0.8)")
+    generate.add_argument("--top_k", type=int, default=200, help="draw from the likeliest so many; 0: from all (default: 200)")
+    generate.add_argument("--seed", type=int, help="of the draw (default: another each time)")
+
+    evaluate = commands.add_parser("evaluate", help="score a model on a text, and print the figures as JSON")
+    evaluate.add_argument("model", help="output folder of a run, or a model on the Hub")
+    evaluate.add_argument("--source", type=Path, help="file of source lines, or a .tsv or .jsonl file with both sides")
+    evaluate.add_argument("--target", type=Path, help="file of target lines, parallel to the source")
+    evaluate.add_argument("--text", type=Path, help="running text, for a GPT")
+    evaluate.add_argument("--num_beams", type=_positive, help="beams of the search (default: the model's)")
+    return top
+
+
+def _positive(word: str) -> int:
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} must be a whole number, 1 or more")
+    return int(word)
+
+
+def run_translate(arguments: argparse.Namespace) -> int:
+    """Translate lines of stdin to lines of stdout, as many, in the same order; blank lines stay blank."""
+    from .decoding import translate
+    from .models import load
+
+    model, tokenizer = load(arguments.model, "AutoModelForSeq2SeqLM")
+    typed = sys.stdin.isatty()
+    if typed:
+        print("Type a line and press Enter; Ctrl-D ends.", file=sys.stderr)
+    for first, lines in _chunks(1 if typed else CHUNK):
+        options = {"num_beams": arguments.num_beams, "batch_tokens": arguments.batch_tokens, "first_line": first}
+        for text in translate(model, tokenizer, lines, progress=not typed and sys.stderr.isatty(), **options):
+            # A line in must be a line out, whatever the model wrote.
+            print(" ".join(text.splitlines()))
+        sys.stdout.flush()
+    return 0
+
+
+def _chunks(size: int) -> Iterator[tuple[int, list[str]]]:
+    """Read stdin in chunks of at most `size` lines, each with the number of its first line."""
+    lines: list[str] = []
+    number = 0
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        try:
+            lines.append(raw.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"stdin:{number}: byte {error.start + 1} of the line is no UTF-8.") from None
+        if len(lines) == size:
+            yield number - size + 1, lines
+            lines = []
+    if lines:
+        yield number - len(lines) + 1, lines
+
+
+def run_generate(arguments: argparse.Namespace) -> int:
+    """Print a prompt and its continuation."""
+    from .decoding import continue_text
+    from .models import load
+
+    model, tokenizer = load(arguments.model, "AutoModelForCausalLM")
+    prompt = sys.stdin.read() if arguments.prompt is None else arguments.prompt
+    text = continue_text(
+        model,
+        tokenizer,
+        prompt,
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        seed=arguments.seed,
+    )
+    print(prompt + text)
+    return 0
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Print the figures of a model on a text as JSON."""
+    from .evaluation import evaluate_pairs, evaluate_text
+
+    if (arguments.source is None) == (arguments.text is None):
+        raise ValueError("Give --source (and --target) for a translation model, or --text for a GPT.")
+    if arguments.text is not None:
+        figures = evaluate_text(arguments.model, arguments.text)
+    else:
+        figures = evaluate_pairs(arguments.model, arguments.source, arguments.target, arguments.num_beams)
+    print(json.dumps(figures, indent=2))
+    return 0
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Run the demo."""
+    from .demo import demo
+
+    return demo(Path(arguments.output_dir), arguments.date)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0 (done), 1 (the run failed) or 2 (the input was wrong)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    shows_traceback = "--traceback" in argv
+    words = [word for word in argv if word != "--traceback"]
+    try:
+        if words[:1] == ["train"]:
+            from .train import main as train
+
+            return train(words[1:])
+        arguments = parser().parse_args(words)
+        return globals()[f"run_{arguments.command}"](arguments)
+    except (ValueError, StrictDataclassError) as error:
+        if shows_traceback:
+            traceback.print_exc()
+        print(f"theatre: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("theatre: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does: nothing is wrong.
+        sys.stdout = None
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

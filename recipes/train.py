@@ -1,0 +1,88 @@
+"""`theatre train`: read a recipe's task, and run the script of that task.
+
+The same for many processes: `torchrun --nproc_per_node 2 -m transformer_theatre.recipes.train RECIPE [--key value ...]`.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from .anchor import verdict
+from .arguments import Recipe, find_recipe, help_text, read_recipe, shipped_recipes
+
+
+SCRIPTS = {"translation": "train_translation", "language_modeling": "train_language_model"}
+
+USAGE = """usage: theatre train RECIPE [--key value ...]
+
+Train a model from scratch. RECIPE is a YAML file, or the name of a recipe that comes with the package:
+
+{recipes}
+
+Every key of a recipe is an option too, and the command line wins:
+
+  theatre train multi30k-de-en/small --data_dir path/to/multi30k --output_dir runs/de-en --seed 1
+  theatre train RECIPE --help                       the options of that recipe, each with its unit and default
+  theatre train RECIPE --resume_from_checkpoint true       go on where a run was stopped
+
+The output folder is a model folder: `theatre translate FOLDER` and `from_pretrained(FOLDER)` load it."""
+
+
+def script(task: str) -> ModuleType:
+    """Import the training script of a task."""
+    return importlib.import_module(f"transformer_theatre.recipes.{SCRIPTS[task]}")
+
+
+def load_recipe(name: str) -> Recipe:
+    """Find and read a recipe.
+
+    Raises:
+        ValueError: there is none of this name, or it is no recipe.
+    """
+    return read_recipe(find_recipe(name), list(SCRIPTS))
+
+
+def train(recipe: Recipe, overrides: Sequence[str]) -> Any:
+    """Run a recipe; `output_dir` is runs/ and the recipe's name unless it is given.
+
+    Returns:
+        What the task's script returns.
+    """
+    if "output_dir" not in recipe.values and not any(word.startswith("--output_dir") for word in overrides):
+        overrides = ["--output_dir", f"runs/{recipe.name}", *overrides]
+    return script(recipe.task).run(recipe, overrides)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line behind `theatre train`.
+
+    Raises:
+        ValueError: the recipe, an option or the data is wrong.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        recipes = "\n".join(f"  {name}" for name in shipped_recipes())
+        print(USAGE.format(recipes=recipes))
+        return 0 if argv else 2
+    recipe, overrides = load_recipe(argv[0]), argv[1:]
+    if {"-h", "--help", "--help_all"} & set(overrides):
+        print(help_text(recipe, script(recipe.task).TYPES, everything="--help_all" in overrides))
+        return 0
+    done = train(recipe, overrides)
+    print(f"\n{summary(done.metrics)}\n")
+    if recipe.anchor:
+        print(verdict(recipe.anchor, done.metrics))
+    print(f"The model is in {done.folder}.")
+    return 0
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """Lay figures out, one a line."""
+    width = max(map(len, metrics))
+    return "\n".join(f"{key:<{width}}  {f'{value:,.4f}' if isinstance(value, float) else value}" for key, value in metrics.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

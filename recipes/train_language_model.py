@@ -1,0 +1,136 @@
+"""Task "language_modeling": train a GPT from scratch on running text."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from transformer_theatre.configuration.configuration_gpt import GPTConfig
+from transformer_theatre.modeling.modeling_gpt import GPTForCausalLM
+
+from .arguments import Recipe, RunArguments, TextDataArguments, model_arguments, model_config, parse_recipe
+from .decoding import continue_text
+from .model_card import escape, write_model_card
+from .run_folder import claim_folder, write_metrics, write_recipe
+from .text_data import read_documents
+from .tokenization import encode_blocks, load_tokenizer, train_bpe_tokenizer, train_character_tokenizer
+from .training import resumes, train_and_measure
+
+
+TYPES = (model_arguments(GPTConfig, "gpt-1"), TextDataArguments, RunArguments)
+
+
+@dataclass
+class LanguageModel:
+    """What a run leaves behind: the model and what it measured."""
+
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    metrics: dict[str, Any]
+
+
+def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
+    """Train by a recipe, and write the model folder.
+
+    Raises:
+        ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
+    """
+    (model_args, data, args), given = parse_recipe(recipe, overrides, *TYPES)
+    folder = claim_folder(args.output_dir, overwrite=args.overwrite, resume=resumes(args))
+    set_seed(args.seed)  # before the model: initialisation is part of the recipe
+    train, validation = read_texts(data)
+    tokenizer = make_tokenizer(data, train, model_args)
+    config = make_config(model_args, tokenizer)
+    config._attn_implementation = model_args.attn_implementation
+    blocks = encode_blocks(train, tokenizer, config.max_position_embeddings)
+    validation_blocks = encode_blocks(validation, tokenizer, config.max_position_embeddings)
+    model = GPTForCausalLM(config)
+    model.generation_config.update(do_sample=True, max_new_tokens=config.max_position_embeddings // 2)
+    write_recipe(folder, recipe.task, given)
+
+    collate = DataCollatorForSeq2Seq(tokenizer)
+    trainer, metrics = train_and_measure(model, args, tokenizer, collate, blocks, validation_blocks)
+    done = LanguageModel(folder, model, tokenizer, metrics)
+    if trainer.is_world_process_zero():
+        finish(done, recipe, given, data, validation, validation_blocks)
+    trainer.accelerator.wait_for_everyone()
+    return done
+
+
+def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
+    """Read the training and the validation text.
+
+    Without `validation_text`, the last `validation_share` of the training text's characters is cut off for it.
+    """
+    if data.train_text is None:
+        raise ValueError("There is nothing to train on: give train_text.")
+    root = Path(data.data_dir or ".")
+    train = read_documents(root / data.train_text, text_field=data.text_field)
+    if data.validation_text is not None:
+        return train, read_documents(root / data.validation_text, text_field=data.text_field)
+    if not 0 < data.validation_share < 1:
+        raise ValueError(f"validation_share={data.validation_share} must lie between 0 and 1.")
+    total = sum(map(len, train["text"]))
+    left = total - int(total * data.validation_share)
+    parts: tuple[list[str], list[str]] = ([], [])
+    for text in train["text"]:
+        for part, piece in zip(parts, (text[:left], text[left:]), strict=True):
+            if piece:
+                part.append(piece)
+        left = max(0, left - len(text))
+    return Dataset.from_dict({"text": parts[0]}), Dataset.from_dict({"text": parts[1]})
+
+
+def make_tokenizer(data: TextDataArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
+    """Train the tokenizer that the arguments name on the training text; or load it from a folder."""
+    if data.tokenizer == "character":
+        return train_character_tokenizer(train["text"])
+    if data.tokenizer == "bpe":
+        return train_bpe_tokenizer(
+            train["text"], model_args.vocab_size or GPTConfig.from_preset(model_args.preset).vocab_size
+        )
+    return load_tokenizer(data.tokenizer)
+
+
+def make_config(model_args, tokenizer: PreTrainedTokenizerBase) -> GPTConfig:
+    """Build the configuration for a tokenizer."""
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    model_args.vocab_size = len(tokenizer)
+    return model_config(GPTConfig, model_args, **ids)
+
+
+def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset, blocks: Dataset):
+    """Add bits per byte, show a sample, and write metrics.json and the card."""
+    done.metrics["eval_bits_per_byte"] = bits_per_byte(done.metrics["eval_nll"], blocks, validation)
+    write_metrics(done.folder, done.metrics)
+    first = validation["text"][0][:20]
+    print(f"\nA sample that begins with {first!r}:\n")
+    print(first + continue_text(done.model, done.tokenizer, first, max_new_tokens=300, seed=0))
+    licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
+    write_model_card(
+        done.folder,
+        done.model,
+        name=recipe.name,
+        recipe=given,
+        metrics=done.metrics,
+        data=f"Text from {escape(Path(data.train_text).name)}.{licence}",
+        languages=[data.language] if data.language else [],
+        example=first,
+    )
+
+
+def bits_per_byte(nll: float, blocks: Dataset, texts: Dataset) -> float:
+    """Turn nats per predicted token into bits per byte of the text.
+
+    Args:
+        nll: mean over all predicted tokens of `blocks`.
+        blocks: rows of `input_ids`, of which the first token of each is not predicted there.
+        texts: the documents that the blocks hold, as `text`.
+    """
+    predicted = sum(len(row) - 1 for row in blocks["input_ids"])
+    return nll * predicted / math.log(2) / sum(len(text.encode()) for text in texts["text"])

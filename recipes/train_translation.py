@@ -1,0 +1,156 @@
+"""Task "translation": train the original Transformer from scratch on pairs of texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from transformer_theatre.configuration.configuration_transformer import TransformerConfig
+from transformer_theatre.modeling.modeling_transformer import TransformerForConditionalGeneration
+
+from .arguments import PairDataArguments, Recipe, RunArguments, model_arguments, model_config, parse_recipe
+from .attention_picture import draw_attention, readable_tokens
+from .decoding import EXTRA_LENGTH, cross_attention, translate
+from .metrics import score_texts
+from .model_card import escape, write_model_card
+from .run_folder import claim_folder, write_metrics, write_recipe
+from .text_data import load_pairs, read_pairs
+from .tokenization import encode_pairs, load_tokenizer, train_bpe_tokenizer, train_character_tokenizer
+from .training import resumes, train_and_measure
+
+
+TYPES = (model_arguments(TransformerConfig, "transformer-base"), PairDataArguments, RunArguments)
+
+
+@dataclass
+class Translation:
+    """What a run leaves behind: the model, what it measured, and the test set with the model's answers."""
+
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    metrics: dict[str, Any]
+    test: Dataset | None
+    predictions: list[str]
+
+
+def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
+    """Train by a recipe, score the test set, and write the model folder.
+
+    Raises:
+        ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
+    """
+    (model_args, data, args), given = parse_recipe(recipe, overrides, *TYPES)
+    folder = claim_folder(args.output_dir, overwrite=args.overwrite, resume=resumes(args))
+    set_seed(args.seed)  # before the model: initialisation is part of the recipe
+    splits = {split: read_split(data, split) for split in ("train", "validation", "test")}
+    if splits["train"] is None:
+        raise ValueError("There is nothing to train on: give train_source (and train_target), or dataset.")
+    if data.max_train_samples:
+        splits["train"] = splits["train"].select(range(min(data.max_train_samples, len(splits["train"]))))
+
+    tokenizer = make_tokenizer(data, splits["train"], model_args.vocab_size or _preset_vocabulary(model_args))
+    encoded = {
+        split: encode_pairs(splits[split], tokenizer, data.max_length, data.bad_lines)
+        for split in ("train", "validation")
+        if splits[split] is not None
+    }
+    model = make_model(model_args, tokenizer, args, data.max_length)
+    write_recipe(folder, recipe.task, given)
+
+    collate = DataCollatorForSeq2Seq(tokenizer, model)
+    trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
+    done = Translation(folder, model, tokenizer, metrics, splits["test"], [])
+    if trainer.is_world_process_zero():
+        finish(done, recipe, given, data)
+    trainer.accelerator.wait_for_everyone()
+    return done
+
+
+def read_split(data: PairDataArguments, split: str) -> Dataset | None:
+    """Read the training, validation or test pairs that the arguments name; None where they name none."""
+    if data.dataset:
+        return load_pairs(data.dataset, split, data.source_field, data.target_field, data.bad_lines)
+    source, target = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
+    if source is None:
+        return None
+    root = Path(data.data_dir or ".")
+    return read_pairs(
+        root / source,
+        root / target if target else None,
+        source_field=data.source_field,
+        target_field=data.target_field,
+        bad_lines=data.bad_lines,
+    )
+
+
+def make_tokenizer(data: PairDataArguments, train: Dataset, vocab_size: int) -> PreTrainedTokenizerBase:
+    """Train the tokenizer that the arguments name, on both sides of the training text; or load it from a folder."""
+    if data.tokenizer not in ("bpe", "character"):
+        return load_tokenizer(data.tokenizer)
+    texts = [*train["source"], *train["target"]]
+    if data.tokenizer == "character":
+        return train_character_tokenizer(texts, appends_eos=True)
+    return train_bpe_tokenizer(texts, vocab_size)
+
+
+def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> TransformerForConditionalGeneration:
+    """Build the model with random weights, and say how it generates by default."""
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    model_args.vocab_size = len(tokenizer)
+    config = model_config(TransformerConfig, model_args, decoder_start_token_id=tokenizer.bos_token_id, **ids)
+    config._attn_implementation = model_args.attn_implementation
+    model = TransformerForConditionalGeneration(config)
+    model.generation_config.update(num_beams=args.generation_num_beams, max_new_tokens=max_length + EXTRA_LENGTH)
+    return model
+
+
+def finish(done: Translation, recipe: Recipe, given: dict[str, Any], data: PairDataArguments):
+    """Score the test set, draw one example, and write metrics.json and the card."""
+    example = "..."
+    if done.test is not None:
+        done.predictions = translate(done.model, done.tokenizer, done.test["source"], progress=True)
+        scores = score_texts(done.predictions, done.test["target"])
+        done.metrics |= {f"test_{key}": value for key, value in scores.items()}
+        example = draw_example(done)
+    write_metrics(done.folder, done.metrics)
+    write_model_card(
+        done.folder,
+        done.model,
+        name=recipe.name,
+        recipe=given,
+        metrics=done.metrics,
+        data=describe_data(data, recipe),
+        languages=[code for code in (data.source_language, data.target_language) if code],
+        example=example,
+    )
+
+
+def draw_example(done: Translation) -> str:
+    """Draw what the model attends to in a test sentence of middling length; return the sentence."""
+    order = sorted(range(len(done.test)), key=lambda index: len(done.test[index]["source"]))
+    example = done.test[order[len(order) // 2]]["source"]
+    weights, source_ids, target_ids = cross_attention(done.model, done.tokenizer, example)
+    draw_attention(
+        weights,
+        readable_tokens(done.tokenizer, source_ids),
+        readable_tokens(done.tokenizer, target_ids),
+        done.folder / "figures" / "attention.png",
+        title=f"Encoder-decoder attention, last of {done.model.config.decoder_layers} layers",
+    )
+    return example
+
+
+def describe_data(data: PairDataArguments, recipe: Recipe) -> str:
+    """One paragraph for the card."""
+    name = data.dataset or Path(data.train_source or "").name
+    pair = f", {data.source_language} to {data.target_language}" if data.source_language and data.target_language else ""
+    licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
+    return f"Pairs of texts from {escape(name)}{escape(pair)}.{licence}"
+
+
+def _preset_vocabulary(model_args) -> int:
+    return TransformerConfig.from_preset(model_args.preset).vocab_size

@@ -1,0 +1,85 @@
+"""What every training script does: start or resume, train, save, and measure."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
+
+from .arguments import RunArguments
+from .trainer import TheatreTrainer
+
+
+def resumes(args: RunArguments) -> bool:
+    """Say whether the run goes on with an earlier one."""
+    return str(args.resume_from_checkpoint).lower() not in ("none", "false", "")
+
+
+def last_checkpoint(args: RunArguments) -> str | None:
+    """Find the checkpoint that a resumed run starts from; None for a run that starts anew.
+
+    Raises:
+        ValueError: the run should be resumed, and its folder holds no checkpoint.
+    """
+    if not resumes(args):
+        return None
+    wanted = str(args.resume_from_checkpoint)
+    found = get_last_checkpoint(args.output_dir) if wanted.lower() == "true" else wanted
+    if found is None or not Path(found).is_dir():
+        raise ValueError(f"There is no checkpoint to resume from: {found or args.output_dir} has none.")
+    return found
+
+
+def train_and_measure(
+    model: PreTrainedModel,
+    args: RunArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    collate: Any,
+    train: Dataset,
+    validation: Dataset | None,
+) -> tuple[TheatreTrainer, dict[str, Any]]:
+    """Train, save the model folder, and measure the validation loss.
+
+    Args:
+        model: with random weights, or those of a checkpoint.
+        args: of the run; evaluation while training is turned off where there is no `validation`.
+        tokenizer: saved beside the model.
+        collate: makes a batch of rows.
+        train: rows of token ids.
+        validation: as `train`.
+
+    Returns:
+        The trainer, and what it measured: `train_steps`, `train_seconds`, `train_loss`, `train_tokens_per_second` (real
+        tokens), `train_padding_share`, and, given `validation`, `eval_nll` (nats per token) and `eval_perplexity`.
+    """
+    if validation is None:
+        args.eval_strategy, args.load_best_model_at_end = "no", False
+    trainer = TheatreTrainer(
+        model=model,
+        args=args,
+        data_collator=collate,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+    )
+    started = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=last_checkpoint(args))
+    seconds = time.monotonic() - started
+    # Generation wants the cache that the Trainer turned off in the configuration.
+    model.config.use_cache = True
+    trainer.save_model()
+    trainer.save_state()
+    counter = trainer.counter
+    metrics = {
+        "train_steps": trainer.state.global_step,
+        "train_seconds": round(seconds, 2),
+        "train_loss": result.training_loss,
+        "train_tokens_per_second": round(counter.real / seconds, 1),
+        "train_padding_share": 1 - counter.real / max(1, counter.padded),
+    }
+    if validation is not None:
+        measured = trainer.evaluate()
+        metrics |= {"eval_nll": measured["eval_loss"], "eval_perplexity": measured["eval_perplexity"]}
+    return trainer, metrics
