@@ -49,14 +49,14 @@ $(INSTALLED)/run $(INSTALLED)/dev $(INSTALLED)/conformance: pyproject.toml setup
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m ensurepip >/dev/null
 	@$(PYTHON) -c 'from importlib.metadata import version; v = version("torch"); \
 		exit(tuple(map(int, v.split(".")[:2])) < (2, 6) or print("==> Keeping torch", v))' 2>/dev/null || $(MAKE) -s torch
-	$(call step,Installing $(REQUIREMENTS) into $(VENV),$(PIP) install -q -e "$(REQUIREMENTS)")
+	$(call step,Installing $(REQUIREMENTS) into $(VENV),$(PIP) install -qq -e "$(REQUIREMENTS)")
 	@[ "$$(cat $(INSTALLED)/checkout 2>/dev/null)" = "$(CURDIR)" ] || rm -rf $(INSTALLED)
 	@mkdir -p $(INSTALLED) && echo "$(CURDIR)" > $(INSTALLED)/checkout && touch $(INSTALLED)/run $@
 
 # First and alone: nothing else then has a reason to bring another one.
 .PHONY: torch
 torch:
-	$(call step,Installing $(TORCH) into $(VENV) (the largest download),$(PIP) install -q $(foreach word,$(TORCH),"$(word)"))
+	$(call step,Installing $(TORCH) into $(VENV) (the largest download),$(PIP) install -qq $(foreach word,$(TORCH),"$(word)"))
 
 # A torch that this Python has already stays visible.
 $(PYTHON):
@@ -81,10 +81,10 @@ conformance: $(INSTALLED)/conformance
 
 # Type checkers cannot follow setuptools' import hook; they read a tree of links, as the package is installed.
 check: $(INSTALLED)/dev
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
 	@rm -rf build/tree && mkdir -p build/tree/transformer_theatre
 	@cd build/tree/transformer_theatre && ln -s $(addprefix ../../../,src/transformer_theatre/*.* configuration modeling recipes) .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
 style: $(INSTALLED)/dev

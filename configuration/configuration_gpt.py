@@ -63,7 +63,9 @@ class GPTConfig(PreTrainedConfig):
     dropout: float | int = 0.1  # probability, on every sub-layer's output and on the embedding sum
     attention_dropout: float | int = 0.1  # probability, on the attention weights
     activation_dropout: float | int = 0.0  # probability, inside the feed-forward network
-    activation_function: str = "gelu_new"  # the library's name; the tanh approximation of GELU, as GPT-1 and GPT-2 have
+    activation_function: str = (
+        "gelu_new"  # the library's name; the tanh approximation of GELU, as GPT-1 and GPT-2 have
+    )
     norm_first: bool = False  # False: LayerNorm(x + Sublayer(x)), GPT-1; True: x + Sublayer(LayerNorm(x)), GPT-2
     max_position_embeddings: int = 512  # tokens; the limit of the learned positions
     tie_word_embeddings: bool = True  # output projection = token embedding (section 3.1, W_e)

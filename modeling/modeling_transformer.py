@@ -356,9 +356,7 @@ class TransformerForConditionalGeneration(TransformerPreTrainedModel, Generation
         self.model = TransformerModel(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         shares = config.share_encoder_decoder_embeddings
-        self._tied_weights_keys = {
-            "lm_head.weight": f"model.{'encoder' if shares else 'decoder'}.embed_tokens.weight"
-        }
+        self._tied_weights_keys = {"lm_head.weight": f"model.{'encoder' if shares else 'decoder'}.embed_tokens.weight"}
         self.post_init()
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
@@ -421,9 +419,7 @@ class TransformerForConditionalGeneration(TransformerPreTrainedModel, Generation
         loss = None
         if labels is not None:
             # Labels are aligned with the logits; without `shift_labels` the library would shift them once more.
-            loss = self.loss_function(
-                logits_BTV, labels, self.config.vocab_size, **{"shift_labels": labels, **kwargs}
-            )
+            loss = self.loss_function(logits_BTV, labels, self.config.vocab_size, **{"shift_labels": labels, **kwargs})
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits_BTV,

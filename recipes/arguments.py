@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser, PreTrainedConfig, Seq2SeqTrainingArguments
 
@@ -67,7 +68,8 @@ class TextDataArguments:
     )
     validation_text: str | None = field(default=None, metadata={"help": "as train_text; measured while training"})
     validation_share: float = field(
-        default=0.1, metadata={"help": "share of the training text, cut from its end, where validation_text is missing"}
+        default=0.1,
+        metadata={"help": "share of the training text, cut from its end, where validation_text is missing"},
     )
     text_field: str = field(default="text", metadata={"help": "field of .jsonl rows"})
     language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
@@ -90,6 +92,9 @@ class RunArguments(Seq2SeqTrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "delete what an earlier run left in output_dir"})
     logging_steps: float = field(default=50, metadata={"help": "optimizer steps between two lines of the log"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.accelerator.is_available, metadata={"help": "page-locked memory, for an accelerator"}
+    )
     generation_num_beams: int | None = field(default=4, metadata={"help": "beams when test text is generated"})
 
 
@@ -109,7 +114,11 @@ def model_arguments(config_class: type[PreTrainedConfig], preset: str) -> type:
     """
     members: list[tuple] = [
         ("preset", str, field(default=preset, metadata={"help": "published model that the fields below depart from"})),
-        ("attn_implementation", str, field(default="sdpa", metadata={"help": "eager, sdpa, flash_attention_2, flex_attention"})),
+        (
+            "attn_implementation",
+            str,
+            field(default="sdpa", metadata={"help": "eager, sdpa, flash_attention_2, flex_attention"}),
+        ),
     ]
     for name, kind, comment in _FIELD.findall(inspect.getsource(config_class)):
         if name not in _NOT_ARGUMENTS:
@@ -167,7 +176,9 @@ def find_recipe(name: str) -> Path:
     short = "/".join(Path(name).with_suffix("").parts[-2:]) if name.endswith((".yaml", ".yml")) else name
     if short in shipped:
         return shipped[short]
-    raise ValueError(f"There is no recipe {name!r}{nearest(short, shipped)}. Give a YAML file, or one of: {', '.join(shipped)}.")
+    raise ValueError(
+        f"There is no recipe {name!r}{nearest(short, shipped)}. Give a YAML file, or one of: {', '.join(shipped)}."
+    )
 
 
 def nearest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
@@ -192,7 +203,9 @@ def read_recipe(path: Path, tasks: Sequence[str]) -> Recipe:
     lines: dict[str, int] = {}
     for key, _ in node.value:
         if key.value in lines:
-            raise ValueError(f"{path}:{key.start_mark.line + 1}: {key.value!r} stands in line {lines[key.value]} already.")
+            raise ValueError(
+                f"{path}:{key.start_mark.line + 1}: {key.value!r} stands in line {lines[key.value]} already."
+            )
         lines[key.value] = key.start_mark.line + 1
     task = values.pop("task", None)
     if task not in tasks:
@@ -236,7 +249,9 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
     known = {action.dest for action in parser._actions} - {"help"}
     for key in recipe.values:
         if key not in known:
-            raise ValueError(f"{recipe.path}:{recipe.lines[key]}: {key!r} is no option of task {recipe.task}{nearest(key, known)}.")
+            raise ValueError(
+                f"{recipe.path}:{recipe.lines[key]}: {key!r} is no option of task {recipe.task}{nearest(key, known)}."
+            )
     given = dict.fromkeys(recipe.values)
     for word in overrides:
         if word.startswith("--"):
@@ -254,7 +269,8 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
     parser.parse_args([*argv, *overrides])
     parsed = parser.parse_args_into_dataclasses([*argv, *overrides], look_for_args_file=False)
     for key in given:
-        given[key] = next(getattr(part, key) for part in parsed if hasattr(part, key))
+        value = next(getattr(part, key) for part in parsed if hasattr(part, key))
+        given[key] = getattr(value, "value", value)  # an enumeration's word
     return parsed, given
 
 
@@ -266,11 +282,40 @@ def _as_words(key: str, value: Any) -> list[str]:
 
 
 # The library's arguments that a person who trains will look for; `--help_all` shows the others too.
-COMMON_TRAINING_ARGUMENTS = """output_dir overwrite resume_from_checkpoint seed num_train_epochs max_steps
-per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps train_sampling_strategy learning_rate
-lr_scheduler_type warmup_steps adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm label_smoothing_factor bf16
-fp16 torch_compile logging_steps eval_strategy eval_steps save_strategy save_steps save_total_limit generation_num_beams
-use_cpu push_to_hub hub_model_id""".split()
+COMMON_TRAINING_ARGUMENTS = [
+    "output_dir",
+    "overwrite",
+    "resume_from_checkpoint",
+    "seed",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "train_sampling_strategy",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "bf16",
+    "fp16",
+    "torch_compile",
+    "logging_steps",
+    "eval_strategy",
+    "eval_steps",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "generation_num_beams",
+    "use_cpu",
+    "push_to_hub",
+    "hub_model_id",
+]
 
 
 def help_text(recipe: Recipe, types: Sequence[type], everything: bool) -> str:

@@ -97,17 +97,12 @@ def normalize_date_text(text: str) -> str:
     return " ".join(text.split())
 
 
-def _lower(text: str) -> str:
-    # Python would turn the Turkish dotted capital into two characters.
-    return text.replace("\u0130", "i").lower()
-
-
 def _capitalized(text: str) -> str:
     return re.sub(r"\w+", lambda word: word[0][0].title() + word[0][1:], text)
 
 
 def _typed(text: str) -> str:
-    return "".join(map(_without_accent, re.sub("[.,\u060c\u1363]", "", _lower(text))))
+    return "".join(map(_without_accent, re.sub("[.,\u060c\u1363]", "", text.lower())))
 
 
 @functools.cache
@@ -125,7 +120,7 @@ STYLES: dict[str, tuple[str, Callable[[str], str] | None]] = {
     "short weekday": ("yMMMEd", None),  # So., 22. Nov. 2026
     "short": ("yMMMd", None),  # 22. Nov. 2026
     "digits": ("yMd", None),  # 22.11.2026
-    "lower case": ("full", _lower),  # sonntag, 22. november 2026
+    "lower case": ("full", str.lower),  # sonntag, 22. november 2026
     "capitals": ("full", _capitalized),  # Domingo, 22 De Noviembre De 2026
     "typed weekday": ("full", _typed),  # sonntag 22 november 2026
     "typed": ("long", _typed),  # 22 november 2026

@@ -44,17 +44,25 @@ def translate(
     limit = _learned_positions(model)
     for index in wanted:
         if limit is not None and len(ids[index]) > limit:
-            raise ValueError(f"Line {first_line + index} has {len(ids[index])} tokens; the model has {limit} learned positions.")
+            raise ValueError(
+                f"Line {first_line + index} has {len(ids[index])} tokens; the model has {limit} learned positions."
+            )
     translated = [""] * len(texts)
     with tqdm(total=len(wanted), desc="translating", unit="text", disable=not progress, leave=False) as bar:
-        for batch in _batches(sorted(wanted, key=lambda index: len(ids[index]), reverse=True), ids, batch_tokens // beams):
-            inputs = tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt").to(model.device)
+        for batch in _batches(
+            sorted(wanted, key=lambda index: len(ids[index]), reverse=True), ids, batch_tokens // beams
+        ):
+            inputs = tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt").to(
+                model.device
+            )
             longest = inputs["input_ids"].shape[1] + EXTRA_LENGTH
             output = model.generate(
                 **inputs, num_beams=beams, max_new_tokens=min(longest, limit - 1) if limit else longest
             )
-            for index, text in zip(batch, tokenizer.batch_decode(output, skip_special_tokens=True), strict=True):
-                translated[index] = text
+            for index, row in zip(batch, output.tolist(), strict=True):
+                # A shorter text than its batch's longest has a lower limit.
+                written = row[1 : 1 + len(ids[index]) + EXTRA_LENGTH]
+                translated[index] = tokenizer.decode(written, skip_special_tokens=True)
             bar.update(len(batch))
     return translated
 
@@ -110,8 +118,12 @@ def continue_text(
     unknown = tokenizer.unk_token_id
     if unknown is not None and unknown in ids:
         strange = next(c for c in prompt if unknown in tokenizer(c, add_special_tokens=False)["input_ids"])
-        raise ValueError(f"The prompt holds {strange!r}, which does not occur in the text that the tokenizer learned from.")
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": top_k or 0} if temperature else {"do_sample": False}
+        raise ValueError(
+            f"The prompt holds {strange!r}, which does not occur in the text that the tokenizer learned from."
+        )
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": top_k or 0} if temperature else {"do_sample": False}
+    )
 
     start = len(ids)
     while (left := max_new_tokens - (len(ids) - start)) > 0:

@@ -33,7 +33,9 @@ def evaluate_pairs(name: str, source: Path, target: Path | None, num_beams: int 
     """
     pairs = read_pairs(source, target)
     model, tokenizer = load(name, "AutoModelForSeq2SeqLM")
-    scores = score_texts(translate(model, tokenizer, pairs["source"], num_beams=num_beams, progress=True), pairs["target"])
+    scores = score_texts(
+        translate(model, tokenizer, pairs["source"], num_beams=num_beams, progress=True), pairs["target"]
+    )
     nll, tokens = negative_log_likelihood(model, tokenizer, encode_pairs(pairs, tokenizer, max_length=10**9))
     return {
         **scores,

@@ -44,7 +44,7 @@ class ExactMatch(_Texts):
 
 
 def score_texts(predictions: list[str], references: list[str]) -> dict[str, float | str]:
-    """Compute `bleu`, `chrf` (both with signatures) and `exact_match`.
+    """Compute `bleu` and `bleu_lowercase`, `chrf` (each with its signature) and `exact_match`.
 
     Raises:
         ValueError: there are no texts, or not as many predictions as references.
@@ -54,4 +54,5 @@ def score_texts(predictions: list[str], references: list[str]) -> dict[str, floa
     scores: dict[str, float | str] = {}
     for metric in (Bleu(keep_in_memory=True), ChrF(keep_in_memory=True), ExactMatch(keep_in_memory=True)):
         scores |= metric.compute(predictions=predictions, references=references)
-    return scores
+    lowercase = Bleu(keep_in_memory=True).compute(predictions=predictions, references=references, lowercase=True)
+    return scores | {key.replace("bleu", "bleu_lowercase"): value for key, value in lowercase.items()}

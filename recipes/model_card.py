@@ -26,14 +26,16 @@ _RESULTS = {
 _USAGE = {
     "theatre_transformer": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
-model = AutoModelForSeq2SeqLM.from_pretrained("{name}", trust_remote_code=True)
+name = "{name}"  # this folder, or its repository on the Hub
+tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
+model = AutoModelForSeq2SeqLM.from_pretrained(name, trust_remote_code=True)
 inputs = tokenizer([{example!r}], return_tensors="pt")
 print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True))""",
     "theatre_gpt": """from transformers import AutoModelForCausalLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
-model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
+name = "{name}"  # this folder, or its repository on the Hub
+tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)
 inputs = tokenizer([{example!r}], return_tensors="pt")
 print(tokenizer.batch_decode(model.generate(**inputs, do_sample=True, max_new_tokens=40)))""",
 }
@@ -52,6 +54,8 @@ _CITATION = {
   year        = {2018},
 }""",
 }
+# Keys of a recipe that say where it ran, not how.
+_PRIVATE = {"data_dir", "output_dir", "overwrite", "resume_from_checkpoint", "hub_token"}
 _PIPELINE_TAG = {"theatre_transformer": "translation", "theatre_gpt": "text-generation"}
 
 
@@ -99,7 +103,11 @@ def write_model_card(
     """
     kind = model.config.model_type
     results = [
-        {"name": key.removeprefix("test_").removeprefix("eval_"), "value": _figure(key, metrics[key]), "how": escape(how)}
+        {
+            "name": key.removeprefix("test_").removeprefix("eval_"),
+            "value": _figure(key, metrics[key]),
+            "how": escape(how),
+        }
         for key, how in ((key, how.format_map(metrics)) for key, how in _RESULTS.items() if key in metrics)
     ]
     picture = folder / "figures" / "attention.png"
@@ -119,7 +127,9 @@ def write_model_card(
         limits=_limits(kind),
         data=data,
         procedure=_procedure(metrics),
-        recipe=yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip(),
+        recipe=yaml.safe_dump(
+            {key: value for key, value in recipe.items() if key not in _PRIVATE}, allow_unicode=True, sort_keys=False
+        ).strip(),
         results=results,
         languages=[{"name": escape(k), "value": f"{v:.2f}"} for k, v in (by_language or {}).items()],
         contract=escape(contract) if contract else None,
@@ -136,7 +146,11 @@ def _figure(key: str, value: float) -> str:
 
 
 def _metadata(kind: str, name: str, recipe: dict, metrics: dict, languages: list[str]) -> ModelCardData:
-    names = {"test_bleu": ("bleu", "BLEU"), "test_chrf": ("chrf", "chrF2"), "eval_perplexity": ("perplexity", "Perplexity")}
+    names = {
+        "test_bleu": ("bleu", "BLEU"),
+        "test_chrf": ("chrf", "chrF2"),
+        "eval_perplexity": ("perplexity", "Perplexity"),
+    }
     results = [
         EvalResult(
             task_type=_PIPELINE_TAG[kind],
@@ -187,11 +201,15 @@ def _limits(kind: str) -> str:
         "theatre_transformer": "It maps text of the kind it was trained on, one sentence at a time, and knows nothing else.",
         "theatre_gpt": "It continues text of the kind it was trained on. What it writes is not checked against any fact.",
     }[kind]
-    return f"{limits} It repeats whatever bias its training text has. Measure it on your own text before you rely on it."
+    return (
+        f"{limits} It repeats whatever bias its training text has. Measure it on your own text before you rely on it."
+    )
 
 
 def _procedure(metrics: dict[str, Any]) -> str:
-    parts = [f"PyTorch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}."]
+    parts = [
+        f"PyTorch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}."
+    ]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     parts.append(f"Device: {device}.")
     if "train_steps" in metrics:

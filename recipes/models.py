@@ -27,7 +27,11 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
         raise ValueError(f"There is no model {name!r}: {_first_line(error)}") from None
     fits = getattr(transformers, auto_class)._model_mapping
     if type(config) not in fits.keys():
-        does = "translates: use `theatre translate`" if config.is_encoder_decoder else "continues text: use `theatre generate`"
+        does = (
+            "translates: use `theatre translate`"
+            if config.is_encoder_decoder
+            else "continues text: use `theatre generate`"
+        )
         raise ValueError(f"{name} holds a {config.model_type} model, which {does}.")
     tokenizer = load_tokenizer(name)
     try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
+from transformers.utils import logging
 
 
 DESCRIPTION = """Train the original Transformer and a GPT from scratch on your own text, and use what you trained.
@@ -24,9 +25,21 @@ MODEL is the output folder of a run, or a model on the Hub ("user/repository")."
 CHUNK = 2000
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises ValueError, as everything else here does where input is wrong."""
+
+    def error(self, message: str):
+        """Raise what argparse would print below its usage.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"{message}. `{self.prog} --help` shows what is possible.")
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the command line, but for `train`, whose options depend on the recipe."""
-    top = argparse.ArgumentParser("theatre", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = _Parser("theatre", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--traceback", action="store_true", help="show where an error was raised")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -39,14 +52,23 @@ def parser() -> argparse.ArgumentParser:
     translate = commands.add_parser("translate", help="translate lines of stdin to lines of stdout, in order")
     translate.add_argument("model", help="output folder of a run, or a model on the Hub")
     translate.add_argument("--num_beams", type=_positive, help="beams of the search (default: the model's)")
-    translate.add_argument("--batch_tokens", type=_positive, default=4096, help="padded source tokens in a batch, times beams (default: 4096)")
+    translate.add_argument(
+        "--batch_tokens",
+        type=_positive,
+        default=4096,
+        help="padded source tokens in a batch, times beams (default: 4096)",
+    )
 
     generate = commands.add_parser("generate", help="continue a text")
     generate.add_argument("model", help="output folder of a run, or a model on the Hub")
     generate.add_argument("--prompt", help="the text to continue (default: what stdin holds)")
     generate.add_argument("--max_new_tokens", type=_positive, default=500, help="tokens (default: 500)")
-    generate.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token each time (default: 0.8)")
-    generate.add_argument("--top_k", type=int, default=200, help="draw from the likeliest so many; 0: from all (default: 200)")
+    generate.add_argument(
+        "--temperature", type=float, default=0.8, help="0 takes the likeliest token each time (default: 0.8)"
+    )
+    generate.add_argument(
+        "--top_k", type=int, default=200, help="draw from the likeliest so many; 0: from all (default: 200)"
+    )
     generate.add_argument("--seed", type=int, help="of the draw (default: another each time)")
 
     evaluate = commands.add_parser("evaluate", help="score a model on a text, and print the figures as JSON")
@@ -142,6 +164,8 @@ def run_demo(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 (done), 1 (the run failed) or 2 (the input was wrong)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    # Our own bars say what takes long; the library's come in between.
+    logging.disable_progress_bar()
     shows_traceback = "--traceback" in argv
     words = [word for word in argv if word != "--traceback"]
     try:

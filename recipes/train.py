@@ -81,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def summary(metrics: dict[str, Any]) -> str:
     """Lay figures out, one a line."""
     width = max(map(len, metrics))
-    return "\n".join(f"{key:<{width}}  {f'{value:,.4f}' if isinstance(value, float) else value}" for key, value in metrics.items())
+    return "\n".join(
+        f"{key:<{width}}  {f'{value:,.4f}' if isinstance(value, float) else value}" for key, value in metrics.items()
+    )
 
 
 if __name__ == "__main__":

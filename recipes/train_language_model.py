@@ -1,6 +1,5 @@
 """Task "language_modeling": train a GPT from scratch on running text."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,12 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 from transformer_theatre.configuration.configuration_gpt import GPTConfig
 from transformer_theatre.modeling.modeling_gpt import GPTForCausalLM
 
+from .anchor import verdict
 from .arguments import Recipe, RunArguments, TextDataArguments, model_arguments, model_config, parse_recipe
 from .decoding import continue_text
+from .evaluation import likelihood
 from .model_card import escape, write_model_card
-from .run_folder import claim_folder, write_metrics, write_recipe
+from .run_folder import begin_folder, check_folder, write_metrics
 from .text_data import read_documents
 from .tokenization import encode_blocks, load_tokenizer, train_bpe_tokenizer, train_character_tokenizer
 from .training import resumes, train_and_measure
@@ -41,7 +42,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
         ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
     """
     (model_args, data, args), given = parse_recipe(recipe, overrides, *TYPES)
-    folder = claim_folder(args.output_dir, overwrite=args.overwrite, resume=resumes(args))
+    check_folder(args.output_dir, overwrite=args.overwrite, resume=resumes(args))
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     train, validation = read_texts(data)
     tokenizer = make_tokenizer(data, train, model_args)
@@ -51,7 +52,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     validation_blocks = encode_blocks(validation, tokenizer, config.max_position_embeddings)
     model = GPTForCausalLM(config)
     model.generation_config.update(do_sample=True, max_new_tokens=config.max_position_embeddings // 2)
-    write_recipe(folder, recipe.task, given)
+    folder = begin_folder(args.output_dir, {"task": recipe.task, **given}, resume=resumes(args))
 
     collate = DataCollatorForSeq2Seq(tokenizer)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, blocks, validation_blocks)
@@ -92,7 +93,9 @@ def make_tokenizer(data: TextDataArguments, train: Dataset, model_args) -> PreTr
         return train_character_tokenizer(train["text"])
     if data.tokenizer == "bpe":
         return train_bpe_tokenizer(
-            train["text"], model_args.vocab_size or GPTConfig.from_preset(model_args.preset).vocab_size
+            train["text"],
+            model_args.vocab_size or GPTConfig.from_preset(model_args.preset).vocab_size,
+            appends_eos=False,
         )
     return load_tokenizer(data.tokenizer)
 
@@ -104,11 +107,16 @@ def make_config(model_args, tokenizer: PreTrainedTokenizerBase) -> GPTConfig:
     return model_config(GPTConfig, model_args, **ids)
 
 
-def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset, blocks: Dataset):
+def finish(
+    done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset, blocks: Dataset
+):
     """Add bits per byte, show a sample, and write metrics.json and the card."""
-    done.metrics["eval_bits_per_byte"] = bits_per_byte(done.metrics["eval_nll"], blocks, validation)
+    tokens = sum(len(row) - row.count(-100) for row in blocks["labels"])
+    text_bytes = sum(len(text.encode()) for text in validation["text"])
+    measured = likelihood(done.metrics["eval_nll"] * tokens, tokens, text_bytes)
+    done.metrics["eval_bits_per_byte"] = measured["bits_per_byte"]
     write_metrics(done.folder, done.metrics)
-    first = validation["text"][0][:20]
+    first = validation["text"][0].lstrip()[:40].rpartition(" ")[0]
     print(f"\nA sample that begins with {first!r}:\n")
     print(first + continue_text(done.model, done.tokenizer, first, max_new_tokens=300, seed=0))
     licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
@@ -116,21 +124,10 @@ def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArgum
         done.folder,
         done.model,
         name=recipe.name,
-        recipe=given,
+        recipe={"task": recipe.task, **given},
         metrics=done.metrics,
         data=f"Text from {escape(Path(data.train_text).name)}.{licence}",
         languages=[data.language] if data.language else [],
         example=first,
+        contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None,
     )
-
-
-def bits_per_byte(nll: float, blocks: Dataset, texts: Dataset) -> float:
-    """Turn nats per predicted token into bits per byte of the text.
-
-    Args:
-        nll: mean over all predicted tokens of `blocks`.
-        blocks: rows of `input_ids`, of which the first token of each is not predicted there.
-        texts: the documents that the blocks hold, as `text`.
-    """
-    predicted = sum(len(row) - 1 for row in blocks["input_ids"])
-    return nll * predicted / math.log(2) / sum(len(text.encode()) for text in texts["text"])

@@ -11,12 +11,13 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 from transformer_theatre.configuration.configuration_transformer import TransformerConfig
 from transformer_theatre.modeling.modeling_transformer import TransformerForConditionalGeneration
 
+from .anchor import verdict
 from .arguments import PairDataArguments, Recipe, RunArguments, model_arguments, model_config, parse_recipe
 from .attention_picture import draw_attention, readable_tokens
 from .decoding import EXTRA_LENGTH, cross_attention, translate
 from .metrics import score_texts
 from .model_card import escape, write_model_card
-from .run_folder import claim_folder, write_metrics, write_recipe
+from .run_folder import begin_folder, check_folder, write_metrics
 from .text_data import load_pairs, read_pairs
 from .tokenization import encode_pairs, load_tokenizer, train_bpe_tokenizer, train_character_tokenizer
 from .training import resumes, train_and_measure
@@ -32,9 +33,12 @@ class Translation:
     folder: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    given: dict[str, Any]
+    data: PairDataArguments
     metrics: dict[str, Any]
     test: Dataset | None
     predictions: list[str]
+    example: str = "..."
 
 
 def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
@@ -44,7 +48,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
     """
     (model_args, data, args), given = parse_recipe(recipe, overrides, *TYPES)
-    folder = claim_folder(args.output_dir, overwrite=args.overwrite, resume=resumes(args))
+    check_folder(args.output_dir, overwrite=args.overwrite, resume=resumes(args))
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     splits = {split: read_split(data, split) for split in ("train", "validation", "test")}
     if splits["train"] is None:
@@ -59,13 +63,13 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         if splits[split] is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
-    write_recipe(folder, recipe.task, given)
+    folder = begin_folder(args.output_dir, {"task": recipe.task, **given}, resume=resumes(args))
 
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
-    done = Translation(folder, model, tokenizer, metrics, splits["test"], [])
+    done = Translation(folder, model, tokenizer, given, data, metrics, splits["test"], [])
     if trainer.is_world_process_zero():
-        finish(done, recipe, given, data)
+        finish(done, recipe)
     trainer.accelerator.wait_for_everyone()
     return done
 
@@ -108,24 +112,29 @@ def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> Tr
     return model
 
 
-def finish(done: Translation, recipe: Recipe, given: dict[str, Any], data: PairDataArguments):
+def finish(done: Translation, recipe: Recipe):
     """Score the test set, draw one example, and write metrics.json and the card."""
-    example = "..."
     if done.test is not None:
         done.predictions = translate(done.model, done.tokenizer, done.test["source"], progress=True)
         scores = score_texts(done.predictions, done.test["target"])
         done.metrics |= {f"test_{key}": value for key, value in scores.items()}
-        example = draw_example(done)
+        done.example = draw_example(done)
     write_metrics(done.folder, done.metrics)
+    card(done, recipe, contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None)
+
+
+def card(done: Translation, recipe: Recipe, **more: Any):
+    """Write the model card; `more` goes to `write_model_card`."""
     write_model_card(
         done.folder,
         done.model,
         name=recipe.name,
-        recipe=given,
+        recipe={"task": recipe.task, **done.given},
         metrics=done.metrics,
-        data=describe_data(data, recipe),
-        languages=[code for code in (data.source_language, data.target_language) if code],
-        example=example,
+        data=describe_data(done.data),
+        languages=[code for code in (done.data.source_language, done.data.target_language) if code],
+        example=done.example,
+        **more,
     )
 
 
@@ -144,10 +153,12 @@ def draw_example(done: Translation) -> str:
     return example
 
 
-def describe_data(data: PairDataArguments, recipe: Recipe) -> str:
+def describe_data(data: PairDataArguments) -> str:
     """One paragraph for the card."""
     name = data.dataset or Path(data.train_source or "").name
-    pair = f", {data.source_language} to {data.target_language}" if data.source_language and data.target_language else ""
+    pair = (
+        f", {data.source_language} to {data.target_language}" if data.source_language and data.target_language else ""
+    )
     licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
     return f"Pairs of texts from {escape(name)}{escape(pair)}.{licence}"
 

@@ -4,7 +4,12 @@
 """
 
 from transformer_theatre.configuration import GPTConfig, TransformerConfig
-from transformer_theatre.modeling import GPTForCausalLM, GPTModel, TransformerForConditionalGeneration, TransformerModel
+from transformer_theatre.modeling import (
+    GPTForCausalLM,
+    GPTModel,
+    TransformerForConditionalGeneration,
+    TransformerModel,
+)
 
 
 __version__ = "0.1.0"

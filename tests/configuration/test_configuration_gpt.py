@@ -7,7 +7,12 @@ from transformer_theatre import GPTConfig, GPTForCausalLM
 
 def test_defaults_are_gpt_1():
     config = GPTConfig()
-    assert (config.num_hidden_layers, config.d_model, config.num_attention_heads, config.ffn_dim) == (12, 768, 12, 3072)
+    assert (config.num_hidden_layers, config.d_model, config.num_attention_heads, config.ffn_dim) == (
+        12,
+        768,
+        12,
+        3072,
+    )
     assert (config.max_position_embeddings, config.vocab_size, config.norm_first) == (512, 40_478, False)
     assert (config.dropout, config.attention_dropout, config.initializer_range) == (0.1, 0.1, 0.02)
 

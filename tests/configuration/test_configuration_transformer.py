@@ -13,7 +13,9 @@ def test_defaults_are_table_3_base():
     assert (config.encoder_attention_heads, config.decoder_attention_heads) == (8, 8)
     assert (config.dropout, config.attention_dropout, config.activation_dropout) == (0.1, 0.0, 0.0)
     assert (config.norm_first, config.activation_function, config.position_embeddings) == (False, "relu", "sinusoidal")
-    assert config.scale_embedding and config.tie_word_embeddings and config.share_encoder_decoder_embeddings
+    assert config.scale_embedding
+    assert config.tie_word_embeddings
+    assert config.share_encoder_decoder_embeddings
 
 
 def test_big_is_table_3_big():

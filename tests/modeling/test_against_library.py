@@ -3,7 +3,14 @@
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import GPT2Config, GPT2LMHeadModel, MarianConfig, MarianMTModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MarianConfig,
+    MarianMTModel,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
+)
 
 
 def _shake(model):
@@ -37,11 +44,14 @@ def to_marian(model):
     state = marian.state_dict()
     for name, value in model.state_dict().items():
         for ours, theirs in _MARIAN_NAMES.items():
-            name = name.replace(ours, theirs)  # noqa: PLW2901
-        if any(part in name for part in ("q_proj.weight", "k_proj.weight", "v_proj.weight", "fc1.weight", "embed", "lm_head")):
-            value = value[:, order]  # noqa: PLW2901
+            name = name.replace(ours, theirs)
+        if any(
+            part in name
+            for part in ("q_proj.weight", "k_proj.weight", "v_proj.weight", "fc1.weight", "embed", "lm_head")
+        ):
+            value = value[:, order]
         elif any(part in name for part in ("out_proj", "fc2", "layer_norm")):
-            value = value[order]  # noqa: PLW2901
+            value = value[order]
         assert name in state, name
         state[name] = value
     state["model.shared.weight"] = state["lm_head.weight"]
@@ -66,15 +76,17 @@ def _to_gpt(model, theirs, attention, feed_forward, norms):
     state["transformer.wte.weight" if "transformer.wte.weight" in state else "transformer.tokens_embed.weight"] = ours[
         "model.embed_tokens.weight"
     ]
-    state["transformer.wpe.weight" if "transformer.wpe.weight" in state else "transformer.positions_embed.weight"] = ours[
-        "model.embed_positions.weight"
-    ]
+    state["transformer.wpe.weight" if "transformer.wpe.weight" in state else "transformer.positions_embed.weight"] = (
+        ours["model.embed_positions.weight"]
+    )
     state["lm_head.weight"] = ours["lm_head.weight"]
     for i in range(model.config.num_hidden_layers):
         here, there = f"model.layers.{i}", f"transformer.h.{i}"
         for part in ("weight", "bias"):
             joined = [ours[f"{here}.self_attention.{p}_proj.{part}"] for p in "qkv"]
-            state[f"{there}.{attention}.c_attn.{part}"] = torch.cat([p.mT if part == "weight" else p for p in joined], -1)
+            state[f"{there}.{attention}.c_attn.{part}"] = torch.cat(
+                [p.mT if part == "weight" else p for p in joined], -1
+            )
             pairs = {
                 f"{attention}.c_proj": "self_attention.out_proj",
                 f"{feed_forward}.c_fc": "feed_forward.fc1",
@@ -105,7 +117,9 @@ def _sizes(config):
 def test_gpt_is_openai_gpt(make_gpt, tokens):
     model = make_gpt(ffn_dim=64)
     _shake(model)
-    theirs = _to_gpt(model, OpenAIGPTLMHeadModel(OpenAIGPTConfig(**_sizes(model.config))), "attn", "mlp", ("ln_1", "ln_2"))
+    theirs = _to_gpt(
+        model, OpenAIGPTLMHeadModel(OpenAIGPTConfig(**_sizes(model.config))), "attn", "mlp", ("ln_1", "ln_2")
+    )
     ids = tokens(3, 9)
     with torch.no_grad():
         assert_close(model(ids).logits, theirs(ids).logits, atol=1e-5, rtol=1e-5)

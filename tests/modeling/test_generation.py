@@ -29,7 +29,9 @@ def test_greedy_generation_takes_the_likeliest_token_each_time(model, tokens):
     assert torch.equal(generated[:, -6:], written)
 
 
-@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"cache_implementation": "static", "disable_compile": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"use_cache": False}, {"cache_implementation": "static", "disable_compile": True}], ids=str
+)
 @pytest.mark.parametrize("beams", [1, 3], ids="beams={}".format)
 def test_every_cache_generates_the_same(model, tokens, beams, options):
     prompt = tokens(2, 5)
@@ -106,6 +108,7 @@ def test_beam_score_is_the_sum_of_log_probabilities(model, tokens):
     )
     written = output.sequences[:, -4:]
     total = sum(
-        _logits(model, prompt, written[:, :t]).log_softmax(-1)[0, written[0, t]] for t, _ in itertools.product(range(4), [0])
+        _logits(model, prompt, written[:, :t]).log_softmax(-1)[0, written[0, t]]
+        for t, _ in itertools.product(range(4), [0])
     )
     assert_close(output.sequences_scores[0], total, atol=1e-4, rtol=1e-4)

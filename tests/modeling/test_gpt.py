@@ -6,7 +6,9 @@ from transformers import AutoModel, AutoModelForCausalLM
 from transformer_theatre import GPTModel
 
 
-variants = pytest.mark.parametrize("fields", [{}, {"norm_first": True}, {"tie_word_embeddings": False}], ids=["gpt-1", "gpt-2", "untied"])
+variants = pytest.mark.parametrize(
+    "fields", [{}, {"norm_first": True}, {"tie_word_embeddings": False}], ids=["gpt-1", "gpt-2", "untied"]
+)
 
 
 @variants

@@ -89,7 +89,9 @@ def test_sinusoids_turn_a_shift_into_a_rotation():
     frequencies = 10_000.0 ** (-torch.arange(0, 16, 2) / 16)
     sine, cosine = (shift * frequencies).sin(), (shift * frequencies).cos()
     here, there = encode(torch.arange(200)[None])[0], encode(torch.arange(200)[None] + shift)[0]
-    rotated = torch.stack([here[:, 0::2] * cosine + here[:, 1::2] * sine, here[:, 1::2] * cosine - here[:, 0::2] * sine], -1)
+    rotated = torch.stack(
+        [here[:, 0::2] * cosine + here[:, 1::2] * sine, here[:, 1::2] * cosine - here[:, 0::2] * sine], -1
+    )
     assert_close(there, rotated.flatten(-2), atol=1e-4, rtol=0)
 
 
@@ -107,6 +109,10 @@ def test_sinusoids_stay_exact_in_half_precision():
 def test_positions_count_real_tokens():
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     positions = positions_of(mask, torch.zeros(3, 5, 2))
-    assert [row[m.bool()].tolist() for row, m in zip(positions, mask, strict=True)] == [[0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4]]
+    assert [row[m.bool()].tolist() for row, m in zip(positions, mask, strict=True)] == [
+        [0, 1, 2],
+        [0, 1, 2],
+        [0, 1, 2, 3, 4],
+    ]
     assert positions_of(mask, torch.zeros(3, 2, 2)).tolist() == positions[:, -2:].tolist()
     assert positions_of(None, torch.zeros(3, 2, 2), past_length=4).tolist() == [[4, 5]]

@@ -27,7 +27,9 @@ def _reference_logits(model, source, target):
         return x @ state[f"{name}.weight"].mT + state[f"{name}.bias"]
 
     def norm(x, name):
-        return torch.nn.functional.layer_norm(x, (config.d_model,), state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)
+        return torch.nn.functional.layer_norm(
+            x, (config.d_model,), state[f"{name}.weight"], state[f"{name}.bias"], 1e-5
+        )
 
     def attention(x, memory, name, heads, causal):
         width = config.d_model // heads
@@ -62,7 +64,9 @@ def _reference_logits(model, source, target):
     memory = embed(source, "encoder")
     for i in range(config.encoder_layers):
         at, heads = f"model.encoder.layers.{i}", config.encoder_attention_heads
-        memory = sublayer(memory, f"{at}.self_attention", lambda x: attention(x, x, f"{at}.self_attention", heads, False))
+        memory = sublayer(
+            memory, f"{at}.self_attention", lambda x: attention(x, x, f"{at}.self_attention", heads, False)
+        )
         memory = sublayer(memory, f"{at}.feed_forward", lambda x: feed_forward(x, f"{at}.feed_forward"))
     memory = norm(memory, "model.encoder.norm") if config.norm_first else memory
     x = embed(target, "decoder")

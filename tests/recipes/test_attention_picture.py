@@ -101,6 +101,13 @@ def test_no_two_labels_overlap_and_all_are_inside_the_picture(heads, target, sou
         assert not any(title.get_window_extent().overlaps(label.get_window_extent()) for label in labels)
 
 
+def test_long_labels_take_no_room_from_the_panel():
+    weights = attention(4, 8, 20).numpy()
+    short, long = drawn(weights, source=["x"] * 20), drawn(weights, source=["x" * 14] * 20)
+    heights = [figure.axes[0].get_window_extent().height for figure in (short, long)]
+    assert heights[1] == pytest.approx(heights[0], rel=0.1)
+
+
 def tick_labels(axes):
     return axes.get_xticklabels(), axes.get_yticklabels()
 

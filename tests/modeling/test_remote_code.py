@@ -1,0 +1,88 @@
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from transformer_theatre import GPTForCausalLM, GPTModel, TransformerForConditionalGeneration, TransformerModel
+from transformer_theatre.modeling import AUTO_CLASSES
+from transformer_theatre.modeling.remote_code import flat_sources
+
+
+CLASSES = {
+    "AutoModel-seq2seq": (TransformerModel, "AutoModel"),
+    "AutoModelForSeq2SeqLM": (TransformerForConditionalGeneration, "AutoModelForSeq2SeqLM"),
+    "AutoModel-gpt": (GPTModel, "AutoModel"),
+    "AutoModelForCausalLM": (GPTForCausalLM, "AutoModelForCausalLM"),
+}
+
+STRANGER = """
+import sys, torch
+
+sys.modules["transformer_theatre"] = None  # importing the package now fails, as where it is not installed
+import transformers
+
+folder, again, auto_class = sys.argv[1:]
+model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True).eval()
+assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
+ids = torch.tensor([[3, 4, 5, 6]])
+inputs = {"decoder_input_ids": ids[:, :2]} if model.config.is_encoder_decoder else {}
+torch.save(model(ids, **inputs)[0].detach(), again + ".pt")
+model.save_pretrained(again)
+"""
+
+
+def _load_as_a_stranger(folder, again, auto_class):
+    command = [sys.executable, "-c", STRANGER, str(folder), str(again), auto_class]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return torch.load(f"{again}.pt")
+
+
+@pytest.mark.parametrize(("model_class", "auto_class"), CLASSES.values(), ids=CLASSES)
+def test_a_stranger_gets_the_same_from_every_class_and_can_save_it_again(
+    make_transformer, make_gpt, tmp_path, model_class, auto_class
+):
+    head = make_gpt(norm_first=True) if "GPT" in model_class.__name__ else make_transformer()
+    model = head if type(head) is model_class else head.model
+    ids = torch.tensor([[3, 4, 5, 6]])
+    inputs = {"decoder_input_ids": ids[:, :2]} if model.config.is_encoder_decoder else {}
+    expected = model(ids, **inputs)[0]
+
+    model.save_pretrained(tmp_path / "first")
+    assert_close(_load_as_a_stranger(tmp_path / "first", tmp_path / "second", auto_class), expected)
+    assert_close(_load_as_a_stranger(tmp_path / "second", tmp_path / "third", auto_class), expected)
+    assert_close(model_class.from_pretrained(tmp_path / "third").eval()(ids, **inputs)[0], expected)
+
+
+@pytest.mark.parametrize("model_class", [c for members in AUTO_CLASSES.values() for c in members])
+def test_published_files_import_nothing_of_the_package(model_class):
+    sources = flat_sources(model_class)
+    for name, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.level == 1
+                assert f"{node.module}.py" in sources, f"{name} imports {node.module}, which does not travel"
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module.split(".")[0] in (
+                    "collections",
+                    "transformers",
+                    "torch",
+                    "typing",
+                    "huggingface_hub",
+                )
+
+
+def test_the_map_of_a_folder_names_every_auto_class_that_loads_it(make_transformer, tmp_path):
+    make_transformer().save_pretrained(tmp_path)
+    auto_map = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["auto_map"]
+    assert auto_map == {
+        "AutoConfig": "configuration_transformer.TransformerConfig",
+        "AutoModel": "modeling_transformer.TransformerModel",
+        "AutoModelForSeq2SeqLM": "modeling_transformer.TransformerForConditionalGeneration",
+    }
+    for reference in auto_map.values():
+        assert (tmp_path / f"{reference.partition('.')[0]}.py").is_file()

@@ -1,0 +1,126 @@
+import pytest
+
+from transformer_theatre import GPTConfig, TransformerConfig
+from transformer_theatre.recipes.arguments import (
+    PairDataArguments,
+    RunArguments,
+    find_recipe,
+    help_text,
+    model_arguments,
+    model_config,
+    parse_recipe,
+    read_recipe,
+    shipped_recipes,
+)
+from transformer_theatre.recipes.train import SCRIPTS, script
+
+
+TYPES = (model_arguments(TransformerConfig, "transformer-base"), PairDataArguments, RunArguments)
+
+
+def _parse(path, *overrides):
+    return parse_recipe(read_recipe(path, list(SCRIPTS)), [*overrides, "--output_dir", "unused"], *TYPES)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_parses(name):
+    recipe = read_recipe(find_recipe(name), list(SCRIPTS))
+    parse_recipe(recipe, ["--output_dir", "unused", "--bf16", "false"], *script(recipe.task).TYPES)
+    assert {"metric", "figure", "source"} <= recipe.anchor.keys()
+
+
+def test_numbers_that_yaml_takes_for_text_become_numbers(recipe_file):
+    (_, _, args), _ = _parse(recipe_file("learning_rate: 1e-3", "adam_epsilon: 1e-9"))
+    assert (args.learning_rate, args.adam_epsilon) == (0.001, 1e-9)
+
+
+def test_the_command_line_wins_over_the_file(recipe_file):
+    (model, _, args), given = _parse(
+        recipe_file("dropout: 0.3"), "--dropout", "0.2", "--seed=7", "--learning-rate", "0.5"
+    )
+    assert (model.dropout, args.seed, args.learning_rate) == (0.2, 7, 0.5)
+    assert (given["dropout"], given["seed"], given["d_model"]) == (0.2, 7, 16)
+
+
+def test_false_and_empty_mean_what_they_say(recipe_file):
+    (model, data, _), _ = _parse(recipe_file("norm_first: false", "data_dir:", "scale_embedding: False"))
+    assert model.norm_first is False
+    assert model.scale_embedding is False
+    assert data.data_dir is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["lerning_rate: 1e-3"],
+            r"tiny.yaml:\d+: 'lerning_rate' is no option of task translation; did you mean 'learning_rate'",
+        ),
+        (["learning_rate: fast"], r"tiny.yaml:\d+: argument --learning_rate: invalid float value: 'fast'"),
+        (["d_model: 12.5"], r"tiny.yaml:\d+: argument --d_model: invalid int value: '12.5'"),
+        (["norm_first: maybe"], r"tiny.yaml:\d+: .*norm_first"),
+        (["task: translate"], r"task: 'translate' must be one of: translation, language_modeling"),
+        (["seed: [1"], r"is no YAML file"),
+        (["seed: 1", "seed: 2"], r"tiny.yaml:\d+: 'seed' stands in line \d+ already"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_recipes_name_file_line_and_what_is_right(recipe_file, lines, message):
+    with pytest.raises(ValueError, match=message):
+        _parse(recipe_file(*lines))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dropuot", "0.1"], r"--dropuot is no option of task translation; did you mean 'dropout'"),
+        (["--seed", "one"], r"argument --seed: invalid int value: 'one'"),
+        (["--seed"], r"argument --seed: expected one argument"),
+        (["stray"], r"unrecognized arguments: stray"),
+        (["--drop", "0.1"], r"--drop is no option"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_options_are_named(recipe_file, words, message):
+    with pytest.raises(ValueError, match=message):
+        _parse(recipe_file(), *words)
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    path = tmp_path / "list.yaml"
+    path.write_text("- 1\n- 2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="must hold lines of `key: value`"):
+        read_recipe(path, list(SCRIPTS))
+
+
+def test_recipes_are_found_by_name_and_by_path():
+    path = find_recipe("multi30k-de-en/small")
+    assert find_recipe(str(path)) == path
+    assert find_recipe("recipes/translation/multi30k-de-en/small.yaml").resolve() == path.resolve()
+    with pytest.raises(ValueError, match="no recipe 'multi30k-de-en/smal'; did you mean 'multi30k-de-en/small'"):
+        find_recipe("multi30k-de-en/smal")
+
+
+@pytest.mark.parametrize("config_class", [TransformerConfig, GPTConfig])
+def test_every_field_of_a_configuration_is_an_option_with_a_help_text(config_class):
+    names = {"from": "gpt-1" if config_class is GPTConfig else "transformer-base"}
+    kind = model_arguments(config_class, names["from"])
+    ids = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "is_encoder_decoder", "use_cache"}
+    expected = set(config_class.__annotations__) - ids - {"model_type"}
+    assert {f.name for f in kind.__dataclass_fields__.values()} == expected | {"preset", "attn_implementation"}
+    assert all(f.metadata["help"] for f in kind.__dataclass_fields__.values())
+
+
+def test_arguments_depart_from_their_preset():
+    kind = model_arguments(TransformerConfig, "transformer-base")
+    config = model_config(TransformerConfig, kind(preset="transformer-tiny", dropout=0.05), vocab_size=123)
+    assert (config.d_model, config.dropout, config.vocab_size) == (128, 0.05, 123)
+
+
+def test_help_shows_every_option_with_the_recipes_own_value(recipe_file):
+    text = help_text(read_recipe(recipe_file("dropout: 0.25"), list(SCRIPTS)), TYPES, everything=False)
+    assert "--dropout 0.25" in text
+    assert "--max_length 256" in text
+    assert "tokens; a longer side of a pair is a bad line" in text
+    assert "--torch_empty_cache_steps" not in text
+    assert "--torch_empty_cache_steps" in help_text(read_recipe(recipe_file(), list(SCRIPTS)), TYPES, everything=True)

@@ -1,0 +1,334 @@
+"""The command as a user meets it: what goes in, what comes out, and one line where something is wrong."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from transformer_theatre.recipes.theatre import main
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A translator and a GPT, trained for a few steps through the command."""
+    import random
+
+    folder = tmp_path_factory.mktemp("trained")
+    rng = random.Random(0)
+    for split, size in (("train", 40), ("val", 6), ("test", 6)):
+        lines = [" ".join(rng.choices(["ein", "hund", "katze", "haus"], k=rng.randint(2, 5))) for _ in range(size)]
+        (folder / f"{split}.de").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / f"{split}.en").write_text("\n".join(line.upper() for line in lines) + "\n", encoding="utf-8")
+    text = "To be, or not to be: that is the question.\n" * 60
+    (folder / "play.txt").write_text(text, encoding="utf-8")
+    small = ["--d_model", "16", "--max_steps", "3", "--use_cpu", "true", "--disable_tqdm", "true"]
+    heads = ["--encoder_layers", "1", "--decoder_layers", "1", "--encoder_ffn_dim", "32", "--decoder_ffn_dim", "32"]
+    files = [
+        f"--{split}_{side}={name}.{code}"
+        for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
+        for side, code in (("source", "de"), ("target", "en"))
+    ]
+    assert (
+        main(
+            [
+                "train",
+                "multi30k-de-en/small",
+                "--data_dir",
+                str(folder),
+                "--output_dir",
+                str(folder / "mt"),
+                "--vocab_size",
+                "300",
+                *files,
+                *small,
+                *heads,
+            ]
+        )
+        == 0
+    )
+    gpt = ["--num_hidden_layers", "1", "--ffn_dim", "32", "--per_device_eval_batch_size", "4"]
+    assert (
+        main(
+            [
+                "train",
+                "shakespeare-char/cpu",
+                "--train_text",
+                str(folder / "play.txt"),
+                "--output_dir",
+                str(folder / "gpt"),
+                *small,
+                *gpt,
+            ]
+        )
+        == 0
+    )
+    return folder
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Put bytes on stdin."""
+
+    def put(data):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+    return put
+
+
+def test_a_run_leaves_a_whole_model_folder(trained):
+    names = {path.name for path in (trained / "mt").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= names
+    assert {"README.md", "metrics.json", "recipe.yaml", "modeling_transformer.py"} <= names
+    assert (trained / "mt" / "figures" / "attention.png").read_bytes().startswith(b"\x89PNG")
+    metrics = json.loads((trained / "mt" / "metrics.json").read_text(encoding="utf-8"))
+    assert {"test_bleu", "test_bleu_signature", "eval_nll", "train_steps", "train_tokens_per_second"} <= metrics.keys()
+    assert metrics["train_steps"] == 3
+    metrics = json.loads((trained / "gpt" / "metrics.json").read_text(encoding="utf-8"))
+    assert {"eval_nll", "eval_perplexity", "eval_bits_per_byte"} <= metrics.keys()
+
+
+def test_lines_in_are_lines_out(trained, stdin, capsys):
+    stdin("ein hund\n\n  \nkatze\r\nein haus ohne Ende\u2028ein hund".encode())
+    assert main(["translate", str(trained / "mt")]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 6  # five lines, each ended
+    assert lines[1] == lines[2] == lines[5] == ""
+
+
+def test_nothing_in_is_nothing_out(trained, stdin, capsys):
+    stdin(b"")
+    assert main(["translate", str(trained / "mt")]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_generate_begins_with_the_prompt(trained, stdin, capsys):
+    assert main(["generate", str(trained / "gpt"), "--prompt", "To be", "--max_new_tokens", "90", "--seed", "1"]) == 0
+    first = capsys.readouterr().out
+    assert first.startswith("To be")
+    stdin(b"To be")
+    assert main(["generate", str(trained / "gpt"), "--max_new_tokens", "90", "--seed", "1"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_evaluate_finds_what_training_measured(trained, capsys):
+    metrics = json.loads((trained / "mt" / "metrics.json").read_text(encoding="utf-8"))
+    files = ["--source", str(trained / "test.de"), "--target", str(trained / "test.en")]
+    assert main(["evaluate", str(trained / "mt"), *files]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["bleu"] == pytest.approx(metrics["test_bleu"])
+    assert figures["bleu_signature"] == metrics["test_bleu_signature"]
+    files = ["--source", str(trained / "val.de"), "--target", str(trained / "val.en")]
+    assert main(["evaluate", str(trained / "mt"), *files]) == 0
+    assert json.loads(capsys.readouterr().out)["nll"] == pytest.approx(metrics["eval_nll"], rel=1e-4)
+
+
+def _copy_without(folder, target, name):
+    target.mkdir()
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith(name):
+            (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+WRONG = {
+    "no-command": ([], 2, "COMMAND"),
+    "unknown-command": (["trian"], 2, "invalid choice: 'trian'"),
+    "no-beams": (["translate", "{folder}/mt", "--num_beams", "0"], 2, "must be a whole number, 1 or more"),
+    "unknown-recipe": (["train", "multi30k-de-en/smal"], 2, "did you mean 'multi30k-de-en/small'"),
+    "unknown-option": (["train", "multi30k-de-en/small", "--lerning_rate", "1"], 2, "did you mean 'learning_rate'"),
+    "wrong-type": (["train", "multi30k-de-en/small", "--seed", "one"], 2, "invalid int value: 'one'"),
+    "missing-file": (
+        ["train", "multi30k-de-en/small", "--data_dir", "{folder}", "--output_dir", "{new}"],
+        2,
+        "train.de.gz",
+    ),
+    "unequal-files": (
+        [
+            "train",
+            "multi30k-de-en/small",
+            "--data_dir",
+            "{folder}",
+            "--train_source",
+            "train.de",
+            "--train_target",
+            "val.en",
+            "--output_dir",
+            "{new}",
+        ],
+        2,
+        "has 40 lines but",
+    ),
+    "empty-file": (
+        [
+            "train",
+            "multi30k-de-en/small",
+            "--data_dir",
+            "{folder}",
+            "--train_source",
+            "empty",
+            "--train_target",
+            "empty",
+            "--output_dir",
+            "{new}",
+        ],
+        2,
+        "empty",
+    ),
+    "directory-for-a-file": (
+        [
+            "train",
+            "multi30k-de-en/small",
+            "--data_dir",
+            "{folder}",
+            "--train_source",
+            "mt",
+            "--train_target",
+            "mt",
+            "--output_dir",
+            "{new}",
+        ],
+        2,
+        "folder",
+    ),
+    "heads-that-do-not-divide": (
+        [
+            "train",
+            "multi30k-de-en/small",
+            "--data_dir",
+            "{folder}",
+            "--train_source",
+            "train.de",
+            "--train_target",
+            "train.en",
+            "--validation_source=val.de",
+            "--validation_target=val.en",
+            "--test_source=test.de",
+            "--test_target=test.en",
+            "--d_model",
+            "30",
+            "--vocab_size",
+            "300",
+            "--output_dir",
+            "{new}",
+        ],
+        2,
+        "encoder_attention_heads=8 must divide d_model=30",
+    ),
+    "unwritable-output": (
+        ["train", "multi30k-de-en/small", "--output_dir", "{folder}/train.de/run"],
+        2,
+        "cannot be written",
+    ),
+    "occupied-output": (["train", "multi30k-de-en/small", "--output_dir", "{folder}/mt"], 2, "is not empty"),
+    "foreign-output": (
+        ["train", "multi30k-de-en/small", "--output_dir", "{folder}", "--overwrite", "true"],
+        2,
+        "delete it yourself",
+    ),
+    "no-model": (["translate", "{folder}/nowhere"], 2, "nowhere"),
+    "no-model-folder": (["translate", "{folder}"], 2, "config.json"),
+    "gpt-for-translation": (["translate", "{folder}/gpt"], 2, "theatre generate"),
+    "translator-for-text": (["generate", "{folder}/mt", "--prompt", "a"], 2, "theatre translate"),
+    "long-prompt": (["generate", "{folder}/gpt", "--prompt", "to be " * 20], 2, "learned positions"),
+    "no-text-to-score": (["evaluate", "{folder}/mt"], 2, "--source"),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_input_gets_one_line_and_leaves_nothing_behind(trained, tmp_path, capsys, words, code, message):
+    (trained / "empty").touch()
+    before = sorted(path.relative_to(trained) for path in trained.rglob("*"))
+    words = [word.format(folder=trained, new=tmp_path / "new") for word in words]
+    assert main(words) == code
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    assert message in errors
+    assert len([line for line in errors.splitlines() if line.startswith("theatre: ")]) == 1
+    assert not (tmp_path / "new").exists()
+    assert sorted(path.relative_to(trained) for path in trained.rglob("*")) == before
+
+
+def test_a_model_folder_without_tokenizer_is_named(trained, tmp_path, capsys):
+    folder = _copy_without(trained / "mt", tmp_path / "copy", "tokenizer")
+    assert main(["translate", str(folder)]) == 2
+    assert "holds no tokenizer" in capsys.readouterr().err
+
+
+def test_damaged_weights_are_named(trained, tmp_path, capsys):
+    folder = _copy_without(trained / "mt", tmp_path / "copy", "nothing")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert main(["translate", str(folder)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text_are_named_with_their_line(trained, stdin, capsys):
+    stdin(b"ein hund\nein \xff hund\n")
+    assert main(["translate", str(trained / "mt")]) == 2
+    assert "stdin:2: byte 5 of the line is no UTF-8" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    assert "theatre translate MODEL < source.txt" in capsys.readouterr().out
+    assert main(["train", "--help"]) == 0
+    assert "multi30k-de-en/small" in capsys.readouterr().out
+    assert main(["train", "multi30k-de-en/small", "--help"]) == 0
+    assert "--learning_rate 3e-3" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_where_it_was_stopped(trained, tmp_path):
+    shared = [
+        "train",
+        "shakespeare-char/cpu",
+        "--train_text",
+        str(trained / "play.txt"),
+        "--d_model",
+        "16",
+        "--num_hidden_layers",
+        "1",
+        "--ffn_dim",
+        "32",
+    ]
+    shared += [
+        "--use_cpu",
+        "true",
+        "--disable_tqdm",
+        "true",
+        "--save_steps",
+        "2",
+        "--eval_strategy",
+        "no",
+        "--dropout",
+        "0.1",
+    ]
+    assert main([*shared, "--max_steps", "4", "--output_dir", str(tmp_path / "whole")]) == 0
+    assert main([*shared, "--max_steps", "4", "--output_dir", str(tmp_path / "parts")]) == 0
+    # As if it had been killed after step 2.
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-4")
+    (tmp_path / "parts" / "model.safetensors").unlink()
+    resumed = [
+        *shared,
+        "--max_steps",
+        "4",
+        "--output_dir",
+        str(tmp_path / "parts"),
+        "--resume_from_checkpoint",
+        "true",
+    ]
+    assert main(resumed) == 0
+    whole, parts = (tmp_path / name / "model.safetensors" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_a_closed_pipe_ends_quietly(trained):
+    command = f'yes "ein hund" | head -50 | {sys.executable} -m transformer_theatre.recipes.theatre translate {trained / "mt"} | head -1'
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ, check=False)
+    assert "Traceback" not in result.stderr
+    assert result.stdout.count("\n") == 1

@@ -1,0 +1,187 @@
+import json
+import math
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq, set_seed
+
+from transformer_theatre import (
+    GPTConfig,
+    GPTForCausalLM,
+    TransformerConfig,
+    TransformerForConditionalGeneration,
+)
+from transformer_theatre.recipes.arguments import RunArguments
+from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
+from transformer_theatre.recipes.trainer import SmoothedLoss, TheatreTrainer
+
+
+SIZES = {"d_model": 16, "dropout": 0.0, "attention_dropout": 0.0}
+
+
+def _model(kind):
+    set_seed(3)
+    if kind == "gpt":
+        return GPTForCausalLM(
+            GPTConfig(vocab_size=300, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32, **SIZES)
+        )
+    fields = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 32))
+    }
+    return TransformerForConditionalGeneration(TransformerConfig(vocab_size=300, **fields, **SIZES))
+
+
+def _rows(kind, count=8):
+    """Rows of unequal length, so that a mean of means is not the mean over tokens."""
+    generator = torch.Generator().manual_seed(5)
+    rows = []
+    for index in range(count):
+        ids = torch.randint(3, 300, (3 + 2 * index,), generator=generator).tolist()
+        rows.append(
+            {
+                "input_ids": ids,
+                "attention_mask": [1] * len(ids),
+                "labels": ids if kind == "gpt" else ids[::-1][: 2 + index],
+            }
+        )
+    return Dataset.from_list(rows)
+
+
+def _train(kind, tmp_path, **options):
+    options = {
+        "max_steps": 3,
+        "learning_rate": 0.05,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        **options,
+    }
+    args = RunArguments(
+        output_dir=str(tmp_path),
+        train_sampling_strategy="sequential",
+        lr_scheduler_type="constant",
+        disable_tqdm=True,
+        **options,
+    )
+    model, tokenizer = _model(kind), train_bpe_tokenizer(["text"], 259)
+    trainer = TheatreTrainer(
+        model=model,
+        args=args,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model if kind == "seq2seq" else None),
+        train_dataset=_rows(kind),
+        eval_dataset=_rows(kind, 7),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    return trainer
+
+
+def _log(trainer, name):
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1], ids="smoothing={}".format)
+@pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
+def test_accumulated_small_batches_train_like_one_big_batch(kind, smoothing, tmp_path):
+    shared = {"label_smoothing_factor": smoothing, "optim": "sgd"}
+    one = _train(kind, tmp_path, per_device_train_batch_size=8, **shared)
+    many = _train(kind, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4, **shared)
+    assert _log(many, "loss") == pytest.approx(_log(one, "loss"), rel=1e-5)
+    assert _log(many, "grad_norm") == pytest.approx(_log(one, "grad_norm"), rel=1e-5)
+
+
+TWO_PROCESSES = """
+import json, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from test_trainer import _log, _train
+
+trainer = _train("seq2seq", Path(sys.argv[2]), per_device_train_batch_size=4, optim="sgd", label_smoothing_factor=0.1)
+if trainer.is_world_process_zero():
+    evaluated = trainer.evaluate()
+    print("RESULT", json.dumps([_log(trainer, "loss"), _log(trainer, "grad_norm")]))
+else:
+    trainer.evaluate()
+"""
+
+
+def test_two_processes_train_like_one(tmp_path, repository):
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES, encoding="utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launch = [
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_addr",
+        "127.0.0.1",
+        "--master_port",
+        str(port),
+    ]
+    result = subprocess.run(
+        [sys.executable, "-m", *launch, str(script), str(repository / "tests" / "recipes"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    line = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]
+    assert line, result.stderr[-3000:]
+    losses, norms = json.loads(line[0].removeprefix("RESULT"))
+    one = _train("seq2seq", tmp_path, per_device_train_batch_size=8, optim="sgd", label_smoothing_factor=0.1)
+    assert losses == pytest.approx(_log(one, "loss"), rel=1e-5)
+    assert norms == pytest.approx(_log(one, "grad_norm"), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
+@pytest.mark.parametrize("batch", [1, 3, 7], ids="batch={}".format)
+def test_evaluation_is_the_mean_over_tokens_whatever_the_batch(kind, batch, tmp_path):
+    trainer = _train(kind, tmp_path, per_device_eval_batch_size=batch, label_smoothing_factor=0.2)
+    measured = trainer.evaluate()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for row in _rows(kind, 7):
+            ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+            if kind == "gpt":
+                logits, labels = trainer.model(ids).logits[:, :-1], labels[:, 1:]
+            else:
+                shifted = trainer.model.prepare_decoder_input_ids_from_labels(labels)
+                logits = trainer.model(ids, decoder_input_ids=shifted).logits
+            total -= logits.log_softmax(-1).gather(-1, labels[..., None]).sum().item()
+            count += labels.numel()
+    assert measured["eval_loss"] == pytest.approx(total / count, rel=1e-5)
+    assert measured["eval_perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)
+
+
+@pytest.mark.parametrize("shifts", [False, True], ids=["aligned", "shifted"])
+def test_smoothed_loss_is_its_formula(shifts):
+    logits, labels = torch.randn(2, 5, 11), torch.randint(0, 11, (2, 5))
+    labels[1, 3:] = -100
+    log_p = logits.log_softmax(-1)[:, : 4 if shifts else 5]
+    targets = labels[:, 1:] if shifts else labels
+    nll = -log_p.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    terms = (0.9 * nll - 0.1 * log_p.mean(-1))[targets != -100]
+    loss = SmoothedLoss(0.1, shifts)
+    torch.testing.assert_close(loss({"logits": logits}, labels), terms.mean())
+    torch.testing.assert_close(loss({"logits": logits}, labels, 40), terms.sum() / 40)
+
+
+def test_tokens_are_counted_without_their_padding(tmp_path):
+    trainer = _train("seq2seq", tmp_path, per_device_train_batch_size=8, max_steps=1)
+    rows = _rows("seq2seq")
+    real = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows)
+    padded = 8 * (max(map(len, rows["input_ids"])) + max(map(len, rows["labels"])))
+    assert (trainer.counter.real, trainer.counter.padded) == (real, padded)
+
+
+def test_a_few_pairs_are_learned_by_heart(tmp_path):
+    trainer = _train("seq2seq", tmp_path, max_steps=150, learning_rate=0.01, per_device_train_batch_size=8)
+    assert _log(trainer, "loss")[-1] < 0.05
