@@ -36,7 +36,9 @@ class CodeExporter:
         model_class, config_class = type(model), type(model.config)
         auto_map = {"AutoConfig": _reference(config_class)}
         for auto_class, members in self.auto_classes.items():
-            auto_map |= {auto_class: _reference(c) for c in members if c.__module__ == model_class.__module__}
+            for member in members:
+                if member.__module__ == model_class.__module__:
+                    auto_map[auto_class] = _reference(member)
         sources = flat_sources(model_class)
         model.config.auto_map = auto_map
         folder = Path(folder)

@@ -32,6 +32,7 @@ def _reference_logits(model, source, target):
         )
 
     def attention(x, memory, name, heads, causal):
+        memory = x if memory is None else memory
         width = config.d_model // heads
         q, k, v = linear(x, f"{name}.q_proj"), linear(memory, f"{name}.k_proj"), linear(memory, f"{name}.v_proj")
         outputs = []
@@ -47,10 +48,15 @@ def _reference_logits(model, source, target):
         act = torch.relu if config.activation_function == "relu" else torch.nn.functional.gelu
         return linear(act(linear(x, f"{name}.fc1")), f"{name}.fc2")
 
-    def sublayer(x, name, function):
+    def attend(x, name, heads, causal=False, memory=None):
         if config.norm_first:
-            return x + function(norm(x, f"{name}_add_norm.norm"))
-        return norm(x + function(x), f"{name}_add_norm.norm")
+            return x + attention(norm(x, f"{name}_add_norm.norm"), memory, name, heads, causal)
+        return norm(x + attention(x, memory, name, heads, causal), f"{name}_add_norm.norm")
+
+    def feed(x, name):
+        if config.norm_first:
+            return x + feed_forward(norm(x, f"{name}_add_norm.norm"), name)
+        return norm(x + feed_forward(x, name), f"{name}_add_norm.norm")
 
     def embed(ids, side):
         x = state[f"model.{side}.embed_tokens.weight"][ids] * (config.d_model**0.5 if config.scale_embedding else 1)
@@ -63,18 +69,14 @@ def _reference_logits(model, source, target):
 
     memory = embed(source, "encoder")
     for i in range(config.encoder_layers):
-        at, heads = f"model.encoder.layers.{i}", config.encoder_attention_heads
-        memory = sublayer(
-            memory, f"{at}.self_attention", lambda x: attention(x, x, f"{at}.self_attention", heads, False)
-        )
-        memory = sublayer(memory, f"{at}.feed_forward", lambda x: feed_forward(x, f"{at}.feed_forward"))
+        memory = attend(memory, f"model.encoder.layers.{i}.self_attention", config.encoder_attention_heads)
+        memory = feed(memory, f"model.encoder.layers.{i}.feed_forward")
     memory = norm(memory, "model.encoder.norm") if config.norm_first else memory
     x = embed(target, "decoder")
     for i in range(config.decoder_layers):
-        at, heads = f"model.decoder.layers.{i}", config.decoder_attention_heads
-        x = sublayer(x, f"{at}.self_attention", lambda x: attention(x, x, f"{at}.self_attention", heads, True))
-        x = sublayer(x, f"{at}.cross_attention", lambda x: attention(x, memory, f"{at}.cross_attention", heads, False))
-        x = sublayer(x, f"{at}.feed_forward", lambda x: feed_forward(x, f"{at}.feed_forward"))
+        x = attend(x, f"model.decoder.layers.{i}.self_attention", config.decoder_attention_heads, causal=True)
+        x = attend(x, f"model.decoder.layers.{i}.cross_attention", config.decoder_attention_heads, memory=memory)
+        x = feed(x, f"model.decoder.layers.{i}.feed_forward")
     x = norm(x, "model.decoder.norm") if config.norm_first else x
     return x @ state["lm_head.weight"].mT
 
