@@ -8,7 +8,7 @@ from transformer_theatre.modeling.modeling_transformer import TransformerForCond
 from transformer_theatre.modeling.remote_code import CodeExporter
 
 
-AUTO_CLASSES = {
+AUTO_CLASSES: dict[str, list[type[TheatrePreTrainedModel]]] = {
     "AutoModel": [TransformerModel, GPTModel],
     "AutoModelForSeq2SeqLM": [TransformerForConditionalGeneration],
     "AutoModelForCausalLM": [GPTForCausalLM],

@@ -114,10 +114,10 @@ class MultiHeadAttention(nn.Module):
     def _keys_and_values(
         self, hidden_states: torch.Tensor, memory: torch.Tensor | None, past_key_values: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        cache = past_key_values
+        cache: Any = past_key_values
         if isinstance(past_key_values, EncoderDecoderCache):
             if memory is not None and past_key_values.is_updated.get(self.layer_idx):
-                layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
+                layer: Any = past_key_values.cross_attention_cache.layers[self.layer_idx]
                 return layer.keys, layer.values
             crossing = memory is not None
             cache = past_key_values.cross_attention_cache if crossing else past_key_values.self_attention_cache

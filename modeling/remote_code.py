@@ -7,6 +7,7 @@ files by their relative imports, one folder deep; hence the imports across our f
 import importlib
 import inspect
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -24,7 +25,7 @@ class CodeExporter:
         auto_classes: name of an Auto class -> the model classes registered with it.
     """
 
-    def __init__(self, auto_classes: dict[str, list[type[PreTrainedModel]]]):
+    def __init__(self, auto_classes: Mapping[str, Sequence[type[PreTrainedModel]]]):
         self.auto_classes = auto_classes
 
     def __call__(self, model: PreTrainedModel, folder: str | Path):

@@ -5,7 +5,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ class PairDataArguments:
     dataset: str | None = field(
         default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
     )
+    dataset_config: str | None = field(default=None, metadata={"help": 'the Hub\'s name for a part of it: "de-en"'})
+    train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})
+    validation_split: str | None = field(default=None, metadata={"help": "split measured while training; or none"})
+    test_split: str | None = field(default=None, metadata={"help": "split measured once, at the end; or none"})
     source_field: str = field(
         default="source", metadata={"help": 'field of .jsonl or dataset rows; dots go deeper: "translation.de"'}
     )
@@ -69,9 +73,19 @@ class TextDataArguments:
     validation_text: str | None = field(default=None, metadata={"help": "as train_text; measured while training"})
     validation_share: float = field(
         default=0.1,
-        metadata={"help": "share of the training text, cut from its end, where validation_text is missing"},
+        metadata={"help": "share of the training text, cut from its end, where no validation text is named"},
     )
-    text_field: str = field(default="text", metadata={"help": "field of .jsonl rows"})
+    text_field: str = field(default="text", metadata={"help": "field of .jsonl or dataset rows"})
+    separator: str | None = field(
+        default=None,
+        metadata={"help": "what stands between the documents of a text file; none: a file is one document"},
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "the Hub's name for a part of it"})
+    train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})
+    validation_split: str | None = field(default=None, metadata={"help": "split measured while training; or none"})
     language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
     data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
     tokenizer: str = field(
@@ -105,7 +119,7 @@ _FIELD = re.compile(r"^    (\w+): ([\w| \[\]]+) = .*?(?:  # (.*))?$", re.MULTILI
 
 
 @functools.cache
-def model_arguments(config_class: type[PreTrainedConfig], preset: str) -> type:
+def model_arguments(config_class: type[PreTrainedConfig], preset: str) -> Any:
     """Make the dataclass of arguments that a model's configuration takes: every field, with its comment as help.
 
     Args:
@@ -125,12 +139,10 @@ def model_arguments(config_class: type[PreTrainedConfig], preset: str) -> type:
             python_type = {"int": int, "str": str, "bool": bool}.get(kind, float)
             note = f"{comment or name} (default: the preset's)".replace("%", "%%")
             members.append((name, python_type | None, field(default=None, metadata={"help": note})))
-    made = make_dataclass(f"{config_class.__name__}Arguments", members)
-    made._argument_group_name = "model"
-    return made
+    return make_dataclass(f"{config_class.__name__}Arguments", members, namespace={"_argument_group_name": "model"})
 
 
-def model_config(config_class: type[PreTrainedConfig], arguments: Any, **given: Any) -> PreTrainedConfig:
+def model_config(config_class: Any, arguments: Any, **given: Any) -> Any:
     """Build a configuration from its arguments.
 
     Args:
@@ -181,7 +193,7 @@ def find_recipe(name: str) -> Path:
     )
 
 
-def nearest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or nothing where no known name is near."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {match[0]!r}?" if match else ""
@@ -216,7 +228,7 @@ def read_recipe(path: Path, tasks: Sequence[str]) -> Recipe:
 class RecipeParser(HfArgumentParser):
     """The library's parser, which raises ValueError instead of ending the program."""
 
-    def __init__(self, types: Sequence[type], **kwargs: Any):
+    def __init__(self, types: Any, **kwargs: Any):
         super().__init__(types, allow_abbrev=False, **kwargs)
 
     def error(self, message: str):
@@ -263,8 +275,8 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
     try:
         parser.parse_args(argv)
     except ValueError as error:
-        key = re.search(r"argument --(\w+)", str(error))
-        where = f":{recipe.lines[key[1]]}" if key and key[1] in recipe.lines else ""
+        named = re.search(r"argument --(\w+)", str(error))
+        where = f":{recipe.lines[named[1]]}" if named and named[1] in recipe.lines else ""
         raise ValueError(f"{recipe.path}{where}: {error}") from None
     parser.parse_args([*argv, *overrides])
     parsed = parser.parse_args_into_dataclasses([*argv, *overrides], look_for_args_file=False)
@@ -318,7 +330,7 @@ COMMON_TRAINING_ARGUMENTS = [
 ]
 
 
-def help_text(recipe: Recipe, types: Sequence[type], everything: bool) -> str:
+def help_text(recipe: Recipe, types: Sequence[Any], everything: bool) -> str:
     """List the options of a recipe's task, each with its unit and default, the recipe's own values as defaults.
 
     Args:

@@ -48,7 +48,7 @@ def _readable_token(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     piece = str(tokenizer.convert_ids_to_tokens(token_id))
     if piece in tokenizer.all_special_tokens:
         return piece
-    text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    text = str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
     if "\ufffd" in text:
         alphabet = _byte_level_alphabet()
         if not all(character in alphabet for character in piece):
@@ -181,9 +181,8 @@ def _add_scale(figure: Figure, panels: list[Axes], width: float) -> None:
 
 
 def _write_labels(axes: Axes, source: list[str], target: list[str], room: float) -> None:
-    size = {"fontsize": 9, "parse_math": False}
-    axes.set_xticks(range(len(source)), source, **size)
-    axes.set_yticks(range(len(target)), target, **size)
+    axes.set_xticks(range(len(source)), source, fontsize=9, parse_math=False)
+    axes.set_yticks(range(len(target)), target, fontsize=9, parse_math=False)
     for label in axes.get_xticklabels():
         label.set_rotation(90 if (len(label.get_text()) + 0.5) * _CHARACTER > room else 0)
     axes.set(xlabel="source", ylabel="target")

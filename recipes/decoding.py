@@ -62,7 +62,7 @@ def translate(
             for index, row in zip(batch, output.tolist(), strict=True):
                 # A shorter text than its batch's longest has a lower limit.
                 written = row[1 : 1 + len(ids[index]) + EXTRA_LENGTH]
-                translated[index] = tokenizer.decode(written, skip_special_tokens=True)
+                translated[index] = str(tokenizer.decode(written, skip_special_tokens=True))
             bar.update(len(batch))
     return translated
 
@@ -135,7 +135,7 @@ def continue_text(
         ids = [*ids, *new]
         if new[-1] == tokenizer.eos_token_id or len(new) < room:
             break
-    return tokenizer.decode(ids[start:], skip_special_tokens=True)
+    return str(tokenizer.decode(ids[start:], skip_special_tokens=True))
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from .decoding import continue_text
 from .evaluation import likelihood
 from .model_card import escape, write_model_card
 from .run_folder import begin_folder, check_folder, write_metrics
-from .text_data import read_documents
+from .text_data import load_documents, read_documents
 from .tokenization import encode_blocks, load_tokenizer, train_bpe_tokenizer, train_character_tokenizer
 from .training import resumes, train_and_measure
 
@@ -66,14 +66,14 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
     """Read the training and the validation text.
 
-    Without `validation_text`, the last `validation_share` of the training text's characters is cut off for it.
+    Where none is named for validation, the last `validation_share` of the training text's characters is cut off for it.
     """
-    if data.train_text is None:
-        raise ValueError("There is nothing to train on: give train_text.")
-    root = Path(data.data_dir or ".")
-    train = read_documents(root / data.train_text, text_field=data.text_field)
-    if data.validation_text is not None:
-        return train, read_documents(root / data.validation_text, text_field=data.text_field)
+    train = read_text(data, "train")
+    if train is None:
+        raise ValueError("There is nothing to train on: give train_text, or dataset.")
+    validation = read_text(data, "validation")
+    if validation is not None:
+        return train, validation
     if not 0 < data.validation_share < 1:
         raise ValueError(f"validation_share={data.validation_share} must lie between 0 and 1.")
     total = sum(map(len, train["text"]))
@@ -85,6 +85,17 @@ def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
                 part.append(piece)
         left = max(0, left - len(text))
     return Dataset.from_dict({"text": parts[0]}), Dataset.from_dict({"text": parts[1]})
+
+
+def read_text(data: TextDataArguments, split: str) -> Dataset | None:
+    """Read the training or validation documents that the arguments name; None where they name none."""
+    if data.dataset:
+        name = getattr(data, f"{split}_split")
+        return load_documents(data.dataset, name, data.text_field, config_name=data.dataset_config) if name else None
+    path = getattr(data, f"{split}_text")
+    if path is None:
+        return None
+    return read_documents(Path(data.data_dir or ".") / path, text_field=data.text_field, separator=data.separator)
 
 
 def make_tokenizer(data: TextDataArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
@@ -126,7 +137,7 @@ def finish(
         name=recipe.name,
         recipe={"task": recipe.task, **given},
         metrics=done.metrics,
-        data=f"Text from {escape(Path(data.train_text).name)}.{licence}",
+        data=f"Text from {escape(data.dataset or Path(data.train_text or '').name)}.{licence}",
         languages=[data.language] if data.language else [],
         example=first,
         contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None,

@@ -77,7 +77,9 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
 def read_split(data: PairDataArguments, split: str) -> Dataset | None:
     """Read the training, validation or test pairs that the arguments name; None where they name none."""
     if data.dataset:
-        return load_pairs(data.dataset, split, data.source_field, data.target_field, data.bad_lines)
+        name = getattr(data, f"{split}_split")
+        fields = (data.source_field, data.target_field, data.bad_lines)
+        return load_pairs(data.dataset, name, *fields, config_name=data.dataset_config) if name else None
     source, target = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
     if source is None:
         return None
@@ -118,7 +120,7 @@ def finish(done: Translation, recipe: Recipe):
         done.predictions = translate(done.model, done.tokenizer, done.test["source"], progress=True)
         scores = score_texts(done.predictions, done.test["target"])
         done.metrics |= {f"test_{key}": value for key, value in scores.items()}
-        done.example = draw_example(done)
+        done.example = draw_example(done, done.test["source"])
     write_metrics(done.folder, done.metrics)
     card(done, recipe, contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None)
 
@@ -138,10 +140,9 @@ def card(done: Translation, recipe: Recipe, **more: Any):
     )
 
 
-def draw_example(done: Translation) -> str:
-    """Draw what the model attends to in a test sentence of middling length; return the sentence."""
-    order = sorted(range(len(done.test)), key=lambda index: len(done.test[index]["source"]))
-    example = done.test[order[len(order) // 2]]["source"]
+def draw_example(done: Translation, sources: list[str]) -> str:
+    """Draw what the model attends to in the source of middling length; return it."""
+    example = sorted(sources, key=len)[len(sources) // 2]
     weights, source_ids, target_ids = cross_attention(done.model, done.tokenizer, example)
     draw_attention(
         weights,

@@ -119,6 +119,7 @@ class TheatreTrainer(Seq2SeqTrainer):
         super().__init__(model=model, args=args, compute_loss_func=loss, **kwargs)
         args.label_smoothing_factor = epsilon
         self.counter = TokenCounter()
+        self._nll, self._tokens = 0.0, 0
         self.remove_callback(ProgressCallback)
         self.add_callback(TokenProgress(self.counter))
 
@@ -137,10 +138,13 @@ class TheatreTrainer(Seq2SeqTrainer):
         self._nll, self._tokens = self._nll + loss.item() * tokens, self._tokens + tokens
         return loss.detach(), None, None
 
-    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ) -> EvalLoopOutput:
         """Measure the loss per token, over all ranks."""
         self._nll, self._tokens = 0.0, 0
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        assert output.metrics is not None
         nll, tokens = self._nll, self._tokens
         if self.accelerator.num_processes > 1:
             sums = torch.tensor([nll, tokens], dtype=torch.float64, device=self.args.device)
