@@ -24,6 +24,8 @@ Departures from the paper, all of them:
 Local tensors carry their shape: B batch, T target, S source, D model width, V vocabulary.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache, GenerationMixin
@@ -326,7 +328,8 @@ class TransformerModel(TransformerPreTrainedModel):
                 input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
             )
         elif not isinstance(encoder_outputs, BaseModelOutput):
-            encoder_outputs = BaseModelOutput(last_hidden_state=encoder_outputs[0])
+            as_tuple: Any = encoder_outputs
+            encoder_outputs = BaseModelOutput(*as_tuple)
         decoder_outputs = self.decoder(
             decoder_input_ids,
             attention_mask=decoder_attention_mask,

@@ -110,6 +110,7 @@ def write_model_card(
         }
         for key, how in ((key, how.format_map(metrics)) for key, how in _RESULTS.items() if key in metrics)
     ]
+    public = {key: value for key, value in recipe.items() if key not in _PRIVATE}
     picture = folder / "figures" / "attention.png"
     card = ModelCard.from_template(
         _metadata(kind, name, recipe, metrics, languages),
@@ -122,14 +123,12 @@ def write_model_card(
         tokenizer_kind="characters" if recipe.get("tokenizer") == "character" else "byte-level BPE pieces",
         seed=recipe.get("seed", 42),
         versions={"transformers": transformers.__version__},
-        usage=_USAGE[kind].format(name=name, example=example),
+        usage=_fenced(_USAGE[kind].format(name=name, example=example)),
         picture="figures/attention.png" if picture.is_file() else None,
         limits=_limits(kind),
         data=data,
         procedure=_procedure(metrics),
-        recipe=yaml.safe_dump(
-            {key: value for key, value in recipe.items() if key not in _PRIVATE}, allow_unicode=True, sort_keys=False
-        ).strip(),
+        recipe=_fenced(yaml.safe_dump(public, allow_unicode=True, sort_keys=False).strip()),
         results=results,
         languages=[{"name": escape(k), "value": f"{v:.2f}"} for k, v in (by_language or {}).items()],
         contract=escape(contract) if contract else None,
@@ -139,6 +138,11 @@ def write_model_card(
     path = folder / "README.md"
     path.write_text(str(card), encoding="utf-8")
     return path
+
+
+def _fenced(code: str) -> str:
+    """Keep text from ending the block of code that it stands in."""
+    return code.replace("```", "'''")
 
 
 def _figure(key: str, value: float) -> str:
@@ -178,7 +182,7 @@ def _summary(kind: str, name: str) -> str:
         "theatre_transformer": 'The original Transformer ("Attention Is All You Need", 2017)',
         "theatre_gpt": 'A GPT ("Improving Language Understanding by Generative Pre-Training", 2018)',
     }[kind]
-    return f"{what}, trained from scratch by the recipe `{name}` of Transformer Theatre."
+    return f"{what}, trained from scratch by the recipe {escape(name)} of Transformer Theatre."
 
 
 def _architecture(model: PreTrainedModel) -> str:
