@@ -1,0 +1,57 @@
+"""The shipped recipes on the real text they are made for."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from transformer_theatre.recipes.theatre import main
+
+
+@pytest.mark.slow
+def test_multi30k_trains_and_translates_line_by_line(shared_data, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "de-en"
+    data = shared_data / "mt" / "multi30k_en_de"
+    options = ["--max_steps", "20", "--generation_num_beams", "1", "--eval_strategy", "no", "--save_strategy", "no"]
+    assert main(["train", "multi30k-de-en/small", "--data_dir", str(data), "--output_dir", str(folder), *options]) == 0
+    output = capsys.readouterr().out
+    assert "test_bleu_signature" in output
+    assert "nrefs:1|case:mixed" in output
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["eval_perplexity"] < 8000 / 4  # far better than a uniform guess over the 8,000 pieces
+    lines = (data / "test_2016_flickr.de").read_text(encoding="utf-8").split("\n")[:20]
+    lines[7] = ""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode()), encoding="utf-8"))
+    assert main(["translate", str(folder), "--num_beams", "1"]) == 0
+    translated = capsys.readouterr().out.split("\n")
+    assert len(translated) == 21
+    assert [number for number, line in enumerate(translated) if not line] == [7, 20]
+
+
+@pytest.mark.slow
+def test_shakespeare_reaches_nanogpts_figure(shared_data, tmp_path, capsys):
+    text = shared_data / "lm" / "tiny_shakespeare.txt"
+    folder = tmp_path / "shakespeare"
+    assert (
+        main(
+            [
+                "train",
+                "shakespeare-char/cpu",
+                "--train_text",
+                str(text),
+                "--output_dir",
+                str(folder),
+                "--save_strategy",
+                "no",
+            ]
+        )
+        == 0
+    )
+    assert "PASS: eval_nll" in capsys.readouterr().out
+    assert main(["generate", str(folder), "--prompt", "ROMEO:", "--max_new_tokens", "200", "--seed", "1"]) == 0
+    written = capsys.readouterr().out
+    assert written.startswith("ROMEO:")
+    assert len(written) >= 200
+    assert main(["evaluate", str(folder), "--text", str(text)]) == 0
+    assert json.loads(capsys.readouterr().out)["bits_per_byte"] < 2.8
