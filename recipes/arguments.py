@@ -106,8 +106,11 @@ class RunArguments(Seq2SeqTrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "delete what an earlier run left in output_dir"})
     logging_steps: float = field(default=50, metadata={"help": "optimizer steps between two lines of the log"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
+    use_cpu: bool = field(
+        default=not torch.accelerator.is_available(), metadata={"help": "leave an accelerator alone"}
+    )
     dataloader_pin_memory: bool = field(
-        default_factory=torch.accelerator.is_available, metadata={"help": "page-locked memory, for an accelerator"}
+        default=torch.accelerator.is_available(), metadata={"help": "page-locked memory, for an accelerator"}
     )
     generation_num_beams: int | None = field(default=4, metadata={"help": "beams when test text is generated"})
 

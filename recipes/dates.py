@@ -276,7 +276,7 @@ def describe_corpus(corpus: Mapping[str, Sequence[DateExample]]) -> str:
 
 
 def write_corpus(folder: str | Path, corpus: Mapping[str, Sequence[DateExample]]) -> dict[str, Path]:
-    """Write each split to `<split>.tsv` with the columns source, target, language, and style, to be looked at.
+    """Write each split to `<split>.tsv` with the columns source, target, language, and style, without a header.
 
     Args:
         folder: created if it is missing.
@@ -289,8 +289,7 @@ def write_corpus(folder: str | Path, corpus: Mapping[str, Sequence[DateExample]]
     folder.mkdir(parents=True, exist_ok=True)
     paths = {split: folder / f"{split}.tsv" for split in corpus}
     for split, examples in corpus.items():
-        rows = [("source", "target", "language", "style")]
-        rows += [(example.source, example.target, example.language, example.style) for example in examples]
+        rows = [(example.source, example.target, example.language, example.style) for example in examples]
         # The same bytes on every platform.
         with paths[split].open("w", encoding="utf-8", newline="\n") as file:
             file.writelines("\t".join(row) + "\n" for row in rows)

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from .progress import progress_bar
 
 
 # Section 6.1: "maximum output length during inference to input length + 50".
@@ -48,7 +49,7 @@ def translate(
                 f"Line {first_line + index} has {len(ids[index])} tokens; the model has {limit} learned positions."
             )
     translated = [""] * len(texts)
-    with tqdm(total=len(wanted), desc="translating", unit="text", disable=not progress, leave=False) as bar:
+    with progress_bar(len(wanted), "translating", "text", shown=progress) as bar:
         for batch in _batches(
             sorted(wanted, key=lambda index: len(ids[index]), reverse=True), ids, batch_tokens // beams
         ):

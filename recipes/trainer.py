@@ -1,14 +1,14 @@
 """The library's Trainer, with what training from scratch needs and it lacks; each part is one small class."""
 
 import math
-import sys
 import time
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
+
+from .progress import progress_bar
 
 
 class SmoothedLoss:
@@ -67,15 +67,8 @@ class TokenProgress(TrainerCallback):
         """Open the bar, at the step where a resumed run goes on."""
         self.started, self.counted = time.monotonic(), self.counter.real
         if state.is_world_process_zero:
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc="training",
-                unit="step",
-                disable=args.disable_tqdm,
-                dynamic_ncols=True,
-                # A log file gets a line now and then, a terminal a bar that moves.
-                mininterval=0.5 if sys.stderr.isatty() else 20,
+            self.bar = progress_bar(
+                state.max_steps, "training", "step", shown=not args.disable_tqdm, initial=state.global_step
             )
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -89,7 +82,7 @@ class TokenProgress(TrainerCallback):
             return
         speed = (self.counter.real - self.counted) / (time.monotonic() - self.started)
         if "loss" in logs:
-            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s")
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s", refresh=False)
         elif "eval_loss" in logs:
             self.bar.write(
                 f"step {state.global_step}: validation loss {logs['eval_loss']:.4f}, "
