@@ -3,7 +3,7 @@
 # The Python that creates the virtual environment.
 PYTHON3 ?= python3
 # What to install where there is no torch yet; several words are several arguments of pip:
-#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+#   make demo TORCH="torch==2.13.0 --index-url URL_OF_CPU_WHEELS"
 TORCH ?= torch==2.13.0
 # Further arguments of the command behind a target:
 #   make test ARGS="-k attention"

@@ -19,7 +19,7 @@ from .anchor import verdict
 from .dates import LANGUAGES, date_corpus, describe_corpus, normalize_date_text, render_date, write_corpus
 from .run_folder import check_folder, write_metrics
 from .train import load_recipe, train
-from .train_translation import Translation, card
+from .train_translation import Translation, card, draw
 
 
 RECIPE = "dates/demo"
@@ -75,10 +75,11 @@ def demo(folder: Path, date: str | None = None) -> int:
     print(f"\n{contract}")
     run.metrics["exact_match_by_language"] = by_language
     write_metrics(folder, run.metrics)
+    text = run.example = normalize_date_text(date or todays_date())
+    draw(run)
     card(run, recipe, contract=contract, by_language=by_language)
 
     _heading("4. The stranger: another process, which cannot import this package, loads the model")
-    text = normalize_date_text(date or todays_date())
     answer = read_as_a_stranger(folder, text)
     print(f"    {text}  ->  {answer}")
 
@@ -146,7 +147,7 @@ def _print_ending(folder: Path, data: Path, text: str, seconds: float):
         "*.py": "the code that loads them anywhere",
         "README.md": "its model card, with these figures",
         "metrics.json": "all figures",
-        "figures/attention.png": "what it looks at when it writes: do open it",
+        "figures/attention.png": "what it looks at while it reads that date: do open it",
     }
     for name, what in made.items():
         print(f"    {folder / name!s:<34}  {what}")

@@ -16,10 +16,10 @@ from .arguments import Recipe, RunArguments, TextDataArguments, model_arguments,
 from .decoding import continue_text
 from .evaluation import likelihood
 from .model_card import escape, write_model_card
-from .run_folder import begin_folder, check_folder, write_metrics
+from .run_folder import write_metrics
 from .text_data import load_documents, read_documents
-from .tokenization import encode_blocks, load_tokenizer, train_bpe_tokenizer, train_character_tokenizer
-from .training import resumes, train_and_measure
+from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_tokenizer
+from .training import begin_output, check_output, tokenizer_for, train_and_measure
 
 
 TYPES = (model_arguments(GPTConfig, "gpt-1"), TextDataArguments, RunArguments)
@@ -42,17 +42,17 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
         ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
     """
     (model_args, data, args), given = parse_recipe(recipe, overrides, *TYPES)
-    check_folder(args.output_dir, overwrite=args.overwrite, resume=resumes(args))
+    check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     train, validation = read_texts(data)
-    tokenizer = make_tokenizer(data, train, model_args)
+    tokenizer = make_tokenizer(data, args, train, model_args)
     config = make_config(model_args, tokenizer)
     config._attn_implementation = model_args.attn_implementation
     blocks = encode_blocks(train, tokenizer, config.max_position_embeddings)
     validation_blocks = encode_blocks(validation, tokenizer, config.max_position_embeddings)
     model = GPTForCausalLM(config)
     model.generation_config.update(do_sample=True, max_new_tokens=config.max_position_embeddings // 2)
-    folder = begin_folder(args.output_dir, {"task": recipe.task, **given}, resume=resumes(args))
+    folder = begin_output(args, {"task": recipe.task, **given})
 
     collate = DataCollatorForSeq2Seq(tokenizer)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, blocks, validation_blocks)
@@ -98,17 +98,14 @@ def read_text(data: TextDataArguments, split: str) -> Dataset | None:
     return read_documents(Path(data.data_dir or ".") / path, text_field=data.text_field, separator=data.separator)
 
 
-def make_tokenizer(data: TextDataArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
-    """Train the tokenizer that the arguments name on the training text; or load it from a folder."""
-    if data.tokenizer == "character":
-        return train_character_tokenizer(train["text"])
-    if data.tokenizer == "bpe":
-        return train_bpe_tokenizer(
-            train["text"],
-            model_args.vocab_size or GPTConfig.from_preset(model_args.preset).vocab_size,
-            appends_eos=False,
-        )
-    return load_tokenizer(data.tokenizer)
+def make_tokenizer(data: TextDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
+    """Train the tokenizer that the arguments name on the training text; or load it."""
+    vocab_size = model_args.vocab_size or GPTConfig.from_preset(model_args.preset).vocab_size
+    kinds = {
+        "bpe": lambda: train_bpe_tokenizer(train["text"], vocab_size, appends_eos=False),
+        "character": lambda: train_character_tokenizer(train["text"]),
+    }
+    return tokenizer_for(data.tokenizer, args, kinds)
 
 
 def make_config(model_args, tokenizer: PreTrainedTokenizerBase) -> GPTConfig:

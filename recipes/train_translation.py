@@ -17,10 +17,10 @@ from .attention_picture import draw_attention, readable_tokens
 from .decoding import EXTRA_LENGTH, cross_attention, translate
 from .metrics import score_texts
 from .model_card import escape, write_model_card
-from .run_folder import begin_folder, check_folder, write_metrics
+from .run_folder import write_metrics
 from .text_data import load_pairs, read_pairs
-from .tokenization import encode_pairs, load_tokenizer, train_bpe_tokenizer, train_character_tokenizer
-from .training import resumes, train_and_measure
+from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
+from .training import begin_output, check_output, tokenizer_for, train_and_measure
 
 
 TYPES = (model_arguments(TransformerConfig, "transformer-base"), PairDataArguments, RunArguments)
@@ -48,7 +48,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
     """
     (model_args, data, args), given = parse_recipe(recipe, overrides, *TYPES)
-    check_folder(args.output_dir, overwrite=args.overwrite, resume=resumes(args))
+    check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     splits = {split: read_split(data, split) for split in ("train", "validation", "test")}
     if splits["train"] is None:
@@ -56,14 +56,14 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     if data.max_train_samples:
         splits["train"] = splits["train"].select(range(min(data.max_train_samples, len(splits["train"]))))
 
-    tokenizer = make_tokenizer(data, splits["train"], model_args.vocab_size or _preset_vocabulary(model_args))
+    tokenizer = make_tokenizer(data, args, splits["train"], model_args.vocab_size or _preset_vocabulary(model_args))
     encoded = {
         split: encode_pairs(splits[split], tokenizer, data.max_length, data.bad_lines)
         for split in ("train", "validation")
         if splits[split] is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
-    folder = begin_folder(args.output_dir, {"task": recipe.task, **given}, resume=resumes(args))
+    folder = begin_output(args, {"task": recipe.task, **given})
 
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
@@ -93,14 +93,16 @@ def read_split(data: PairDataArguments, split: str) -> Dataset | None:
     )
 
 
-def make_tokenizer(data: PairDataArguments, train: Dataset, vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train the tokenizer that the arguments name, on both sides of the training text; or load it from a folder."""
-    if data.tokenizer not in ("bpe", "character"):
-        return load_tokenizer(data.tokenizer)
+def make_tokenizer(
+    data: PairDataArguments, args: RunArguments, train: Dataset, vocab_size: int
+) -> PreTrainedTokenizerBase:
+    """Train the tokenizer that the arguments name, on both sides of the training text; or load it."""
     texts = [*train["source"], *train["target"]]
-    if data.tokenizer == "character":
-        return train_character_tokenizer(texts, appends_eos=True)
-    return train_bpe_tokenizer(texts, vocab_size)
+    kinds = {
+        "bpe": lambda: train_bpe_tokenizer(texts, vocab_size),
+        "character": lambda: train_character_tokenizer(texts, appends_eos=True),
+    }
+    return tokenizer_for(data.tokenizer, args, kinds)
 
 
 def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> TransformerForConditionalGeneration:
@@ -120,7 +122,8 @@ def finish(done: Translation, recipe: Recipe):
         done.predictions = translate(done.model, done.tokenizer, done.test["source"], progress=True)
         scores = score_texts(done.predictions, done.test["target"])
         done.metrics |= {f"test_{key}": value for key, value in scores.items()}
-        done.example = draw_example(done, done.test["source"])
+        done.example = sorted(done.test["source"], key=len)[len(done.test) // 2]
+        draw(done)
     write_metrics(done.folder, done.metrics)
     card(done, recipe, contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None)
 
@@ -140,10 +143,9 @@ def card(done: Translation, recipe: Recipe, **more: Any):
     )
 
 
-def draw_example(done: Translation, sources: list[str]) -> str:
-    """Draw what the model attends to in the source of middling length; return it."""
-    example = sorted(sources, key=len)[len(sources) // 2]
-    weights, source_ids, target_ids = cross_attention(done.model, done.tokenizer, example)
+def draw(done: Translation):
+    """Draw what the model looks at when it translates the example of the run."""
+    weights, source_ids, target_ids = cross_attention(done.model, done.tokenizer, done.example)
     draw_attention(
         weights,
         readable_tokens(done.tokenizer, source_ids),
@@ -151,7 +153,6 @@ def draw_example(done: Translation, sources: list[str]) -> str:
         done.folder / "figures" / "attention.png",
         title=f"Encoder-decoder attention, last of {done.model.config.decoder_layers} layers",
     )
-    return example
 
 
 def describe_data(data: PairDataArguments) -> str:

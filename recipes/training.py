@@ -1,6 +1,7 @@
 """What every training script does: start or resume, train, save, and measure."""
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
 
 from .arguments import RunArguments
+from .run_folder import begin_folder, check_folder
+from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
 
 
@@ -30,6 +33,37 @@ def last_checkpoint(args: RunArguments) -> str | None:
     if found is None or not Path(found).is_dir():
         raise ValueError(f"There is no checkpoint to resume from: {found or args.output_dir} has none.")
     return found
+
+
+def check_output(args: RunArguments):
+    """Make sure, before anything long, that the run can write its output folder; see `check_folder`."""
+    if args.process_index == 0:
+        check_folder(args.output_dir or "", overwrite=args.overwrite, resume=resumes(args))
+    last_checkpoint(args)
+
+
+def begin_output(args: RunArguments, recipe: dict[str, Any]) -> Path:
+    """Begin the output folder, once for all processes; call it when nothing can be wrong with the input any more."""
+    with args.main_process_first(local=False, desc="beginning the output folder"):
+        if args.process_index == 0:
+            begin_folder(args.output_dir or "", recipe, resume=resumes(args))
+    return Path(args.output_dir or "")
+
+
+def tokenizer_for(
+    name: str, args: RunArguments, make: Mapping[str, Callable[[], PreTrainedTokenizerBase]]
+) -> PreTrainedTokenizerBase:
+    """Train the tokenizer of a run, or load it: from a folder, or for a resumed run from its checkpoint.
+
+    Args:
+        name: a key of `make`, or a folder or Hub repository that holds a tokenizer.
+        args: of the run.
+        make: what trains each kind of tokenizer.
+    """
+    checkpoint = last_checkpoint(args)
+    if checkpoint is not None:
+        return load_tokenizer(checkpoint)
+    return make[name]() if name in make else load_tokenizer(name)
 
 
 def train_and_measure(
