@@ -33,8 +33,8 @@ _CHARACTER = 0.09  # inches, of a label
 def readable_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | torch.Tensor) -> list[str]:
     r"""Decode each id alone, for people.
 
-    Spaces become U+2423, the open box, and special tokens stay as they are. Pieces of a byte-level tokenizer that begin
-    or end inside a character show those bytes in hexadecimal, as "\xe5\xb9".
+    Spaces become U+2423, the open box, and special tokens stay as they are. Pieces of a byte-level tokenizer that
+    begin or end inside a character show those bytes in hexadecimal, as "\xe5\xb9".
 
     Args:
         tokenizer: any tokenizer of the library.
@@ -48,14 +48,14 @@ def _readable_token(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     piece = str(tokenizer.convert_ids_to_tokens(token_id))
     if piece in tokenizer.all_special_tokens:
         return piece
-    text = str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+    text, twice = (str(tokenizer.decode([token_id] * n, clean_up_tokenization_spaces=False)) for n in (1, 2))
     if "\ufffd" in text:
         alphabet = _byte_level_alphabet()
         if not all(character in alphabet for character in piece):
             return piece
         text = bytes(alphabet[character] for character in piece).decode("utf-8", errors="backslashreplace")
-    elif piece.startswith("\u2581") and not text.startswith(" "):
-        text = f" {text}"  # SentencePiece's space, which decoding drops from the first piece
+    elif twice.startswith(text):
+        text = twice.removeprefix(text)  # the second has the space that many decoders drop from the first
     return text.replace(" ", OPEN_BOX)
 
 
@@ -87,8 +87,8 @@ def draw_attention(
         The path of the picture.
 
     Raises:
-        ValueError: the weights do not have such a shape, the shape is not that of the tokens, a weight is not a number,
-            or the path does not end in ".png".
+        ValueError: the weights do not have such a shape, the shape is not that of the tokens, a weight is not a
+            number, or the path does not end in ".png".
     """
     path = Path(path)
     if path.suffix.lower() != ".png":

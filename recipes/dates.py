@@ -3,11 +3,11 @@
 "Sonntag, 22. November 2026" becomes "2026-11-22". Month names, weekday names, and the order of the parts are those of
 the Unicode CLDR as packaged by Babel, so a fresh machine needs no download. What is ours:
 
-- Every text is in Unicode normal form C; each run of spaces of any width (CLDR writes no-break and narrow no-break ones)
-  is one plain space, and the invisible direction marks of Arabic and Hebrew are gone. `normalize_date_text` does this,
-  and belongs before the model when somebody types a date.
-- Digits are Western and the calendar is Gregorian in every language, as Babel writes them; the languages here are those
-  for which CLDR says so as well, but for Thai, whose own calendar counts from another year.
+- Every text is in Unicode normal form C; each run of spaces of any width (CLDR writes no-break and narrow no-break
+  ones) is one plain space, and the invisible direction marks of Arabic and Hebrew are gone. `normalize_date_text` does
+  this, and belongs before the model when somebody types a date.
+- Digits are Western and the calendar is Gregorian in every language, as Babel writes them. The digits are CLDR's own
+  choice for all these languages; the Thai calendar counts years from 543 BC, and is not meant here.
 - Years are from 1900 to 2099 and always written in full. Dates in digits only are kept where no other reading exists:
   the year comes first, or day, month and year are separated by full stops.
 - Beside CLDR's own styles there are those of people at a keyboard: in lower case, with capitals, and without
@@ -92,7 +92,7 @@ class DateExample:
 
 
 def normalize_date_text(text: str) -> str:
-    """Bring a date, generated or typed, into the form the corpus is in: NFC, plain single spaces, no direction marks."""
+    """Bring a date, generated or typed, into the corpus' form: NFC, single plain spaces, no direction marks."""
     text = re.sub("[\u061c\u200e\u200f]", "", unicodedata.normalize("NFC", text))
     return " ".join(text.split())
 

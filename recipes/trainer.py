@@ -44,16 +44,23 @@ class TokenCounter:
     """Counts the tokens that training has seen: real ones, and those that were only padding."""
 
     def __init__(self):
-        self.real = 0
+        self._real = torch.zeros((), dtype=torch.long)
         self.padded = 0
 
     def add(self, inputs: dict[str, torch.Tensor]):
         """Count one batch: its source by `attention_mask`, its target by `labels` where that is another sequence."""
-        self.real += int(inputs["attention_mask"].sum())
-        self.padded += inputs["attention_mask"].numel()
+        parts = [inputs["attention_mask"] != 0]
         if "decoder_input_ids" in inputs:
-            self.real += int((inputs["labels"] != -100).sum())
-            self.padded += inputs["labels"].numel()
+            parts.append(inputs["labels"] != -100)
+        for part in parts:
+            # Summed where the batch is: reading a number off an accelerator at every step would make it wait.
+            self._real = self._real.to(part.device) + part.sum()
+            self.padded += part.numel()
+
+    @property
+    def real(self) -> int:
+        """Tokens that were no padding."""
+        return int(self._real)
 
 
 class TokenProgress(TrainerCallback):
@@ -129,7 +136,10 @@ class TheatreTrainer(Seq2SeqTrainer):
         labels = inputs["labels"] if self.model.config.is_encoder_decoder else inputs["labels"][:, 1:]
         tokens = (labels != -100).sum().item()
         self._nll, self._tokens = self._nll + loss.item() * tokens, self._tokens + tokens
-        return loss.detach(), None, None
+        if prediction_loss_only:
+            return loss.detach(), None, None
+        _, predictions, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **kwargs)
+        return loss.detach(), predictions, labels
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"

@@ -56,6 +56,16 @@ def test_readable_tokens_keep_special_tokens_and_mark_spaces(byte_level_tokenize
     assert "".join(tokens).count(OPEN_BOX) == 1
 
 
+def test_readable_tokens_have_the_space_that_decoding_takes_from_the_first_piece(byte_level_tokenizer):
+    ids = byte_level_tokenizer("2026 ж")["input_ids"]
+    expected = readable_tokens(byte_level_tokenizer, ids)
+    backend = Tokenizer.from_str(byte_level_tokenizer.backend_tokenizer.to_str())
+    backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    stripping = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    assert readable_tokens(stripping, ids) == expected
+    assert any(OPEN_BOX in token for token in expected)
+
+
 def test_readable_tokens_of_sentencepiece_keep_the_space_of_a_lone_piece():
     tokenizer = Tokenizer(models.WordLevel({"\u2581a": 0, "b": 1, "<unk>": 2}, unk_token="<unk>"))
     tokenizer.decoder = decoders.Metaspace()
