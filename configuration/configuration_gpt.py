@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bos_token_id": 50_256,
         "eos_token_id": 50_256,
     },
-    # nanoGPT's `train_shakespeare_char.py` (https://github.com/karpathy/nanoGPT): characters, one GPU.
+    # Sizes of nanoGPT's `train_shakespeare_char.py` (https://github.com/karpathy/nanoGPT), which has no biases.
     "gpt-char": {
         "vocab_size": 68,
         "d_model": 384,
@@ -63,9 +63,7 @@ class GPTConfig(PreTrainedConfig):
     dropout: float | int = 0.1  # probability, on every sub-layer's output and on the embedding sum
     attention_dropout: float | int = 0.1  # probability, on the attention weights
     activation_dropout: float | int = 0.0  # probability, inside the feed-forward network
-    activation_function: str = (
-        "gelu_new"  # the library's name; the tanh approximation of GELU, as GPT-1 and GPT-2 have
-    )
+    activation_function: str = "gelu_new"  # the library's name; the tanh form of GELU, as GPT-1 and GPT-2 have it
     norm_first: bool = False  # False: LayerNorm(x + Sublayer(x)), GPT-1; True: x + Sublayer(LayerNorm(x)), GPT-2
     max_position_embeddings: int = 512  # tokens; the limit of the learned positions
     tie_word_embeddings: bool = True  # output projection = token embedding (section 3.1, W_e)

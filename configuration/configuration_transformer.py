@@ -69,17 +69,13 @@ class TransformerConfig(PreTrainedConfig):
     decoder_attention_heads: int = 8  # h (section 3.2.2)
     encoder_ffn_dim: int = 2048  # d_ff (section 3.3)
     decoder_ffn_dim: int = 2048  # d_ff (section 3.3)
-    dropout: float | int = (
-        0.1  # P_drop: probability, on every sub-layer's output and on the embedding sums (section 5.4)
-    )
+    dropout: float | int = 0.1  # P_drop: probability, on every sub-layer's output and embedding sum (section 5.4)
     attention_dropout: float | int = 0.0  # probability, on the attention weights (not in the paper)
     activation_dropout: float | int = 0.0  # probability, inside the feed-forward network (not in the paper)
     activation_function: str = "relu"  # the library's name of the activation in equation 2
     norm_first: bool = False  # False: LayerNorm(x + Sublayer(x)), the paper; True: x + Sublayer(LayerNorm(x))
     position_embeddings: str = "sinusoidal"  # "sinusoidal" (section 3.5) or "learned" (Table 3, row E)
-    max_position_embeddings: int = (
-        512  # tokens; a hint for sinusoids, which go on beyond it, the limit of learned ones
-    )
+    max_position_embeddings: int = 512  # tokens; a hint for sinusoids, which go on beyond it; learned ones end there
     scale_embedding: bool = True  # multiply embeddings by sqrt(d_model) (section 3.4)
     tie_word_embeddings: bool = True  # output projection = target embedding (section 3.4)
     share_encoder_decoder_embeddings: bool = True  # source embedding = target embedding (section 3.4)

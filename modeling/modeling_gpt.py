@@ -14,13 +14,21 @@ from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from transformer_theatre.configuration.configuration_gpt import GPTConfig
 
-from .modeling_layers import AddAndNorm, FeedForward, MultiHeadAttention, TheatrePreTrainedModel, positions_of
+from .modeling_layers import (
+    AddAndNorm,
+    FeedForward,
+    MultiHeadAttention,
+    TheatrePreTrainedModel,
+    check_positions,
+    positions_of,
+)
 
 
 class GPTLayer(GradientCheckpointingLayer):
@@ -92,7 +100,7 @@ class GPTModel(GPTPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Turn tokens into states that know what came before them.
 
@@ -115,12 +123,8 @@ class GPTModel(GPTPreTrainedModel):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if inputs_embeds.shape[1] > self.config.max_position_embeddings:
-            raise ValueError(
-                f"{inputs_embeds.shape[1]} tokens are more than the model's "
-                f"max_position_embeddings={self.config.max_position_embeddings} learned positions."
-            )
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        check_positions(past_length, inputs_embeds.shape[1], self.config.max_position_embeddings)
 
         causal_mask = create_causal_mask(
             config=self.config,
@@ -164,7 +168,7 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         """Predict the next token at every position.
 

@@ -137,6 +137,10 @@ class FeedForward(nn.Module):
     def __init__(self, config: PreTrainedConfig, ffn_dim: int):
         super().__init__()
         self.fc1 = nn.Linear(config.d_model, ffn_dim)
+        if config.activation_function not in ACT2FN:
+            raise ValueError(
+                f"activation_function={config.activation_function!r} must be one of: {', '.join(sorted(ACT2FN))}."
+            )
         self.activation = ACT2FN[config.activation_function]
         self.dropout = nn.Dropout(config.activation_dropout)
         self.fc2 = nn.Linear(ffn_dim, config.d_model)
@@ -206,6 +210,24 @@ def positions_of(
     return position_ids[:, -length:].to(inputs_embeds.device)
 
 
+def check_positions(past_length: int | torch.Tensor, length: int, limit: int):
+    """Make sure that tokens do not outnumber learned positions.
+
+    Args:
+        past_length: tokens before these; a tensor (of a static cache, whose size is the limit) is not looked into.
+        length: tokens.
+        limit: learned positions.
+
+    Raises:
+        ValueError: there are more tokens than positions.
+    """
+    total = length + past_length if isinstance(past_length, int) else length
+    if total > limit:
+        raise ValueError(
+            f"{total} tokens are more than the model's max_position_embeddings={limit} learned positions."
+        )
+
+
 class TheatrePreTrainedModel(PreTrainedModel):
     """What all models here share: their abilities, and a `save_pretrained` whose folder loads without this package."""
 
@@ -233,6 +255,7 @@ __all__ = [
     "MultiHeadAttention",
     "SinusoidalPositions",
     "TheatrePreTrainedModel",
+    "check_positions",
     "eager_attention_forward",
     "positions_of",
 ]

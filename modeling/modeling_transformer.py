@@ -38,7 +38,8 @@ from transformers.modeling_outputs import (
     Seq2SeqLMOutput,
     Seq2SeqModelOutput,
 )
-from transformers.utils import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -50,6 +51,7 @@ from .modeling_layers import (
     MultiHeadAttention,
     SinusoidalPositions,
     TheatrePreTrainedModel,
+    check_positions,
     positions_of,
 )
 
@@ -120,6 +122,17 @@ class TransformerPreTrainedModel(TheatrePreTrainedModel):
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.d_model**-0.5)
 
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Resize the vocabulary of source, target and output projection alike; see the library's method."""
+        encoder, decoder = self.get_encoder(), self.get_decoder()
+        if decoder.embed_tokens.weight is not encoder.embed_tokens.weight:
+            decoder.embed_tokens = self._get_resized_embeddings(
+                decoder.embed_tokens, new_num_tokens, pad_to_multiple_of, mean_resizing
+            )
+        return super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+
     @property
     def dummy_inputs(self) -> dict[str, torch.Tensor]:
         """The smallest inputs that `forward` takes."""
@@ -148,12 +161,8 @@ class TransformerStack(TransformerPreTrainedModel):
             raise ValueError("Give exactly one of input_ids and inputs_embeds (decoder_... for the decoder).")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        limit = self.config.max_position_embeddings
-        if self.config.position_embeddings == "learned" and inputs_embeds.shape[1] > limit:
-            raise ValueError(
-                f"{inputs_embeds.shape[1]} tokens are more than the model's "
-                f"max_position_embeddings={limit} learned positions."
-            )
+        if self.config.position_embeddings == "learned":
+            check_positions(past_length, inputs_embeds.shape[1], self.config.max_position_embeddings)
         position_ids = positions_of(attention_mask, inputs_embeds, past_length)
         return inputs_embeds * self.embed_scale + self.embed_positions(position_ids).to(inputs_embeds.dtype)
 
@@ -178,7 +187,7 @@ class TransformerEncoder(TransformerStack):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """Read the source.
 
@@ -227,7 +236,7 @@ class TransformerDecoder(TransformerStack):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Write the target, looking back at the source and at what is written already.
 
@@ -291,9 +300,14 @@ class TransformerModel(TransformerPreTrainedModel):
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Embedding):
-        """Replace the source's embedding, and the target's."""
+        """Replace the source's embedding, and the target's where it is the same."""
+        if self.decoder.embed_tokens.weight is self.encoder.embed_tokens.weight:
+            self.decoder.embed_tokens = value
         self.encoder.embed_tokens = value
-        self.decoder.embed_tokens = value
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """Name what is tied; the library asks `tie_word_embeddings` alone, but the two sides share by their own switch."""
+        return super().get_expanded_tied_weights_keys(True) if all_submodels else dict(self._tied_weights_keys or {})
 
     @can_return_tuple
     def forward(
@@ -307,7 +321,7 @@ class TransformerModel(TransformerPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqModelOutput:
         """Read the source (unless `encoder_outputs` are given), then write the target.
 
@@ -383,7 +397,7 @@ class TransformerForConditionalGeneration(TransformerPreTrainedModel, Generation
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqLMOutput:
         """Predict the next token of the target at every position of it.
 

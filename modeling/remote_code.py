@@ -11,6 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedModel
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
 
 
 # `from transformer_theatre.configuration.configuration_x import X` here is `from .configuration_x import X` there.
@@ -31,10 +35,19 @@ class CodeExporter:
     def __call__(self, model: PreTrainedModel, folder: str | Path):
         """Write `model`'s files into `folder`, and set `model.config.auto_map`.
 
+        A class that somebody derived from one of ours is left to the library, which writes code only where
+        `register_for_auto_class` was called: our code would not be what the model runs.
+
         Raises:
             ValueError: a file imports a part of the package that cannot travel.
         """
-        model_class, config_class = type(model), type(model.config)
+        known = {member for members in self.auto_classes.values() for member in members}
+        model_class = next((parent for parent in type(model).__mro__ if parent in known), None)
+        # A sharded model is of a class that torch derives on the spot, and that adds nothing to the code.
+        if model_class is None or not (type(model) is model_class or type(model).__module__.startswith("torch.")):
+            logger.warning_once(f"{type(model).__name__} is not of this package, so its code is not saved beside it.")
+            return
+        config_class = type(model.config)
         auto_map = {"AutoConfig": _reference(config_class)}
         for auto_class, members in self.auto_classes.items():
             for member in members:

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
+from .length_grouping import LengthGroupedSampler
 from .progress import progress_bar
 
 
@@ -122,6 +123,14 @@ class TheatreTrainer(Seq2SeqTrainer):
         self._nll, self._tokens = 0.0, 0
         self.remove_callback(ProgressCallback)
         self.add_callback(TokenProgress(self.counter))
+
+    def _get_train_sampler(self, train_dataset=None):
+        """Group by the length of the longer side; the library drops that column before it looks."""
+        grouped = self.args.train_sampling_strategy == "group_by_length"
+        if not grouped or self.args.length_column_name not in self.train_dataset.column_names:
+            return super()._get_train_sampler(train_dataset)
+        lengths = self.train_dataset[self.args.length_column_name]
+        return LengthGroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Count the batch, and learn from it."""
