@@ -89,6 +89,8 @@ def test_saved_model_comes_back(make_gpt, tokens, tmp_path):
 def test_too_many_tokens_are_named(make_gpt, tokens):
     with pytest.raises(ValueError, match="65 tokens are more than the model's max_position_embeddings=64"):
         make_gpt()(tokens(1, 65))
+    with pytest.raises(ValueError, match="65 tokens are more than the model's max_position_embeddings=64"):
+        make_gpt().generate(tokens(1, 60), max_new_tokens=10, eos_token_id=None)
 
 
 def test_forward_compiles_without_graph_breaks(make_gpt, tokens):

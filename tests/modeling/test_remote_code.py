@@ -76,6 +76,26 @@ def test_published_files_import_nothing_of_the_package(model_class):
                 )
 
 
+def test_a_class_of_somebody_else_is_saved_without_our_code(make_transformer, tmp_path):
+    class Mine(TransformerForConditionalGeneration):
+        pass
+
+    Mine(make_transformer().config).save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.py"))
+    assert "auto_map" not in json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert Mine.from_pretrained(tmp_path).config.d_model == 16
+
+
+def test_a_sharded_model_is_saved_with_the_code_of_its_class(make_transformer, tmp_path):
+    model = make_transformer()
+    sharded = type("FSDPTransformerForConditionalGeneration", (type(model),), {"__module__": "torch.distributed.fsdp"})
+    model.__class__ = sharded
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "modeling_transformer.py").is_file()
+    auto_map = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["auto_map"]
+    assert auto_map["AutoModelForSeq2SeqLM"] == "modeling_transformer.TransformerForConditionalGeneration"
+
+
 def test_the_map_of_a_folder_names_every_auto_class_that_loads_it(make_transformer, tmp_path):
     make_transformer().save_pretrained(tmp_path)
     auto_map = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["auto_map"]

@@ -14,6 +14,7 @@ VARIANTS = {
     "unscaled": {"scale_embedding": False},
     "untied": {"tie_word_embeddings": False},
     "two-vocabularies": {"share_encoder_decoder_embeddings": False},
+    "three-matrices": {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
     "gelu-uneven": {"activation_function": "gelu", "encoder_layers": 1, "decoder_layers": 3},
 }
 variants = pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
@@ -155,7 +156,7 @@ def test_three_way_tying_follows_its_switches(make_transformer, fields):
     model = make_transformer(**fields)
     source, target = model.model.encoder.embed_tokens.weight, model.model.decoder.embed_tokens.weight
     tied, shared = model.config.tie_word_embeddings, model.config.share_encoder_decoder_embeddings
-    assert (source is target) == (tied and shared)
+    assert (source is target) == shared
     assert (model.lm_head.weight is target) == tied
 
 
@@ -189,6 +190,13 @@ def test_too_many_tokens_for_learned_positions_are_named(make_transformer, token
     model = make_transformer(position_embeddings="learned", max_position_embeddings=8)
     with pytest.raises(ValueError, match="9 tokens are more than the model's max_position_embeddings=8"):
         model(tokens(1, 9), decoder_input_ids=tokens(1, 2))
+    with pytest.raises(ValueError, match="9 tokens are more than the model's max_position_embeddings=8"):
+        model.generate(tokens(1, 4), max_new_tokens=20, eos_token_id=None)
+
+
+def test_an_unknown_activation_is_named(make_transformer):
+    with pytest.raises(ValueError, match=r"activation_function='swishh' must be one of: .*relu"):
+        make_transformer(activation_function="swishh")
 
 
 def test_loss_is_the_mean_over_real_labels(make_transformer, tokens):
@@ -206,10 +214,9 @@ def test_loss_is_divided_by_the_items_of_the_whole_batch(make_transformer, token
 
 def test_decoder_input_is_the_target_behind_the_start_token(make_transformer):
     model = make_transformer()
-    shifted = model.prepare_decoder_input_ids_from_labels(torch.tensor([[7, 8, 2], [9, 2, -100]]))
+    shifted = model.prepare_decoder_input_ids_from_labels(torch.tensor([[7, 8, 5, 2], [9, 2, -100, -100]]))
     start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
-    assert shifted.tolist() == [[start, 7, 8], [start, 9, 2]]
-    assert pad not in shifted
+    assert shifted.tolist() == [[start, 7, 8, 5], [start, 9, 2, pad]]
 
 
 def test_given_encoder_outputs_and_embeddings_stand_for_their_ids(make_transformer, tokens):
@@ -244,13 +251,23 @@ def test_attentions_and_states_are_recorded(make_transformer, tokens):
         assert not weights.triu(1).any()
 
 
-def test_resized_embeddings_stay_tied_and_keep_their_rows(make_transformer, tokens):
-    model, source, target = make_transformer(), tokens(2, 6), tokens(2, 5)
+@variants
+@pytest.mark.parametrize("size", [60, 45])
+def test_resized_embeddings_stay_tied_and_keep_their_rows(make_transformer, tokens, fields, size):
+    model, source, target = make_transformer(**fields), tokens(2, 6) % 45, tokens(2, 5) % 45
     before = model(source, decoder_input_ids=target).logits
-    model.resize_token_embeddings(60)
-    assert model.lm_head.weight is model.model.decoder.embed_tokens.weight is model.model.encoder.embed_tokens.weight
-    assert model.config.vocab_size == 60
-    assert_close(model(source, decoder_input_ids=target).logits[..., :50], before)
+    ours, theirs = model.model.encoder, model.model.decoder
+    sides, head = (
+        ours.embed_tokens.weight is theirs.embed_tokens.weight,
+        model.lm_head.weight is theirs.embed_tokens.weight,
+    )
+    model.resize_token_embeddings(size)
+    assert (ours.embed_tokens.weight is theirs.embed_tokens.weight) == sides
+    assert (model.lm_head.weight is theirs.embed_tokens.weight) == head
+    assert model.config.vocab_size == size == len(ours.embed_tokens.weight) == len(theirs.embed_tokens.weight)
+    logits = model(source, decoder_input_ids=target).logits
+    assert logits.shape[-1] == size
+    assert_close(logits[..., :45], before[..., :45])
 
 
 def test_kept_logits_are_those_of_the_last_positions(make_transformer, tokens):
