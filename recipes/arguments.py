@@ -13,9 +13,13 @@ from typing import Any
 import torch
 import yaml
 from transformers import HfArgumentParser, PreTrainedConfig, Seq2SeqTrainingArguments
+from transformers.utils import logging
+
+from .anchor import check_anchor
 
 
 RECIPES = Path(__file__).parent
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -114,7 +118,18 @@ class RunArguments(Seq2SeqTrainingArguments):
     )
     generation_num_beams: int | None = field(default=4, metadata={"help": "beams when test text is generated"})
 
+    def __post_init__(self):
+        """Use one accelerator in one process: what the Trainer does with several there would average batch means."""
+        super().__post_init__()
+        if self.n_gpu > 1:
+            logger.warning(
+                f"Only one of {self.n_gpu} GPUs is used; `torchrun --nproc_per_node {self.n_gpu}` uses all."
+            )
+            self._n_gpu = 1
 
+
+# Options that say where a run is and who may publish it, not how it trains: they are no part of its recipe.yaml.
+_NOT_RECIPE = {"data_dir", "output_dir", "overwrite", "resume_from_checkpoint", "hub_token"}
 # Fields of a configuration that the tokenizer decides, or that no recipe needs.
 _NOT_ARGUMENTS = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "is_encoder_decoder"}
 _NOT_ARGUMENTS |= {"use_cache", "attribute_map", "model_type"}
@@ -188,7 +203,9 @@ def find_recipe(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     shipped = shipped_recipes()
-    short = "/".join(Path(name).with_suffix("").parts[-2:]) if name.endswith((".yaml", ".yml")) else name
+    # The path that it has in the repository is as good as its name, wherever one stands.
+    parts = Path(name).with_suffix("").parts
+    short = "/".join(parts[2:]) if len(parts) == 4 and parts[0] == "recipes" and name.endswith(".yaml") else name
     if short in shipped:
         return shipped[short]
     raise ValueError(
@@ -213,8 +230,8 @@ def read_recipe(path: Path, tasks: Sequence[str]) -> Recipe:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}.") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold lines of `key: value`, and holds {values!r}.")
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ValueError(f"{path} must hold lines of `key: value`, each key a name, and holds {str(values)[:80]!r}.")
     lines: dict[str, int] = {}
     for key, _ in node.value:
         if key.value in lines:
@@ -225,7 +242,10 @@ def read_recipe(path: Path, tasks: Sequence[str]) -> Recipe:
     task = values.pop("task", None)
     if task not in tasks:
         raise ValueError(f"{path}:{lines.get('task', 1)}: task: {task!r} must be one of: {', '.join(tasks)}.")
-    return Recipe(path, task, values, lines, values.pop("anchor", None))
+    anchor = values.pop("anchor", None)
+    if anchor is not None:
+        check_anchor(anchor, f"{path}:{lines['anchor']}")
+    return Recipe(path, task, values, lines, anchor)
 
 
 class RecipeParser(HfArgumentParser):
@@ -255,7 +275,8 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         *types: dataclasses, no two with a field of the same name.
 
     Returns:
-        One instance per type, and the recipe as run: every key that was given, with its value.
+        One instance per type, and the recipe as run: every key that was given, with its value, but for those that say where
+        it ran.
 
     Raises:
         ValueError: a key belongs to none of `types` (the nearest known one is named), or a value has the wrong type.
@@ -285,8 +306,10 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
     parsed = parser.parse_args_into_dataclasses([*argv, *overrides], look_for_args_file=False)
     for key in given:
         value = next(getattr(part, key) for part in parsed if hasattr(part, key))
-        given[key] = getattr(value, "value", value)  # an enumeration's word
-    return parsed, given
+        value = getattr(value, "value", value)  # an enumeration's word
+        plain = value is None or isinstance(value, (str, int, float, list, dict))
+        given[key] = value if plain else recipe.values.get(key, str(value))
+    return parsed, {key: value for key, value in given.items() if key not in _NOT_RECIPE and value != []}
 
 
 def _as_words(key: str, value: Any) -> list[str]:
@@ -328,8 +351,6 @@ COMMON_TRAINING_ARGUMENTS = [
     "save_total_limit",
     "generation_num_beams",
     "use_cpu",
-    "push_to_hub",
-    "hub_model_id",
 ]
 
 

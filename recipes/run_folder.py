@@ -10,6 +10,10 @@ from typing import Any
 import yaml
 
 
+# The first line of recipe.yaml in a folder that a run has made.
+_MARK = "# Written by `theatre train` from the recipe "
+
+
 def check_folder(path: str | Path, *, overwrite: bool = False, resume: bool = False):
     """Make sure that a run can write into `path`, and that no other run's work is lost; change nothing.
 
@@ -44,22 +48,38 @@ def check_folder(path: str | Path, *, overwrite: bool = False, resume: bool = Fa
             f"The output folder {folder} is not empty. Choose another --output_dir, or go on with its run by "
             "--resume_from_checkpoint true, or delete it by --overwrite true."
         )
-    if not (folder / "recipe.yaml").is_file():
+    if recipe_of(folder) is None:
         raise ValueError(
-            f"The output folder {folder} holds no recipe.yaml, so no run has made it: delete it yourself."
+            f"The output folder {folder} holds no recipe.yaml that a run has written: delete it yourself."
         )
 
 
-def begin_folder(path: str | Path, recipe: dict[str, Any], *, resume: bool = False) -> Path:
+def recipe_of(folder: Path) -> str | None:
+    """Name the recipe of the run that made a folder; None if no run has made it."""
+    path = folder / "recipe.yaml"
+    first = path.read_text(encoding="utf-8").partition("\n")[0] if path.is_file() else ""
+    return first.removeprefix(_MARK) if first.startswith(_MARK) else None
+
+
+def begin_folder(path: str | Path, recipe: dict[str, Any], *, name: str, resume: bool = False) -> Path:
     """Empty the output folder, unless a run goes on in it, and write recipe.yaml: the recipe as it is run.
 
     Call `check_folder` long before, and this only when nothing can be wrong with the input any more.
+
+    Args:
+        path: the output folder.
+        recipe: keys and values.
+        name: of the recipe that they came from.
+        resume: keep what is there.
     """
     folder = Path(path)
-    if folder.exists() and not resume:
-        shutil.rmtree(folder)
+    text = f"{_MARK}{name}\n{yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False)}"
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False)
+    for child in () if resume else folder.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     return folder
 

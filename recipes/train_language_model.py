@@ -52,7 +52,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     validation_blocks = encode_blocks(validation, tokenizer, config.max_position_embeddings)
     model = GPTForCausalLM(config)
     model.generation_config.update(do_sample=True, max_new_tokens=config.max_position_embeddings // 2)
-    folder = begin_output(args, {"task": recipe.task, **given})
+    folder = begin_output(args, recipe, given)
 
     collate = DataCollatorForSeq2Seq(tokenizer)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, blocks, validation_blocks)

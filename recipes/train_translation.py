@@ -63,7 +63,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         if splits[split] is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
-    folder = begin_output(args, {"task": recipe.task, **given})
+    folder = begin_output(args, recipe, given)
 
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
@@ -110,6 +110,11 @@ def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> Tr
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     model_args.vocab_size = len(tokenizer)
     config = model_config(TransformerConfig, model_args, decoder_start_token_id=tokenizer.bos_token_id, **ids)
+    if config.position_embeddings == "learned" and max_length > config.max_position_embeddings:
+        raise ValueError(
+            f"max_length={max_length} tokens must not exceed max_position_embeddings={config.max_position_embeddings}, "
+            "which are learned."
+        )
     config._attn_implementation = model_args.attn_implementation
     model = TransformerForConditionalGeneration(config)
     model.generation_config.update(num_beams=args.generation_num_beams, max_new_tokens=max_length + EXTRA_LENGTH)

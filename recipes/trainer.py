@@ -65,7 +65,7 @@ class TokenCounter:
 
 
 class TokenProgress(TrainerCallback):
-    """A progress bar with loss, tokens per second and the time left; on no terminal, a line at every log."""
+    """A progress bar with loss, tokens per second of this process, and the time left."""
 
     def __init__(self, counter: TokenCounter):
         self.counter = counter
@@ -110,7 +110,7 @@ class TheatreTrainer(Seq2SeqTrainer):
     - Label smoothing works for every head (the library's shifts labels only for its own classes), and never touches
       evaluation.
     - `eval_loss` is the negative log-likelihood per real token, in nats, over the whole validation set, whatever the batch
-      size; `eval_perplexity` is its exponential.
+      size and the number of processes; `eval_perplexity` is its exponential.
     - Training tokens are counted, and shown while it runs.
     """
 
@@ -120,7 +120,7 @@ class TheatreTrainer(Seq2SeqTrainer):
         super().__init__(model=model, args=args, compute_loss_func=loss, **kwargs)
         args.label_smoothing_factor = epsilon
         self.counter = TokenCounter()
-        self._nll, self._tokens = 0.0, 0
+        self._nll, self._tokens, self.evaluation_seconds = 0.0, 0, 0.0
         self.remove_callback(ProgressCallback)
         self.add_callback(TokenProgress(self.counter))
 
@@ -135,32 +135,44 @@ class TheatreTrainer(Seq2SeqTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Count the batch, and learn from it."""
         self.counter.add(inputs)
-        return super().training_step(model, {**inputs, "use_cache": False}, num_items_in_batch)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def counted_tokens(self) -> tuple[int, int]:
+        """Tokens that training has seen on all processes: real ones, and with padding."""
+        counts = torch.tensor([self.counter.real, self.counter.padded], device=self.args.device)
+        real, padded = self.accelerator.reduce(counts).tolist()
+        return int(real), int(padded)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **kwargs):
-        """Add one batch to the sums that `evaluation_loop` divides."""
+        """Add the rows of one batch to the sums that `evaluation_loop` divides."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = model(**inputs).loss
-        labels = inputs["labels"] if self.model.config.is_encoder_decoder else inputs["labels"][:, 1:]
-        tokens = (labels != -100).sum().item()
-        self._nll, self._tokens = self._nll + loss.item() * tokens, self._tokens + tokens
+            logits_BTV = model(**inputs, use_cache=False).logits
+        labels = inputs["labels"]
+        if not self.model.config.is_encoder_decoder:
+            logits_BTV, labels = logits_BTV[:, :-1], labels[:, 1:]
+        nll_BT = nn.functional.cross_entropy(logits_BTV.float().mT, labels, reduction="none")
+        rows = torch.stack([nll_BT.sum(1), (labels != -100).sum(1)], dim=1)
+        # Processes are given rows twice where there are too few for all; gathering leaves those out again.
+        for nll, tokens in self.accelerator.gather_for_metrics(rows).tolist():
+            self._nll, self._tokens = self._nll + nll, self._tokens + int(tokens)
+        loss = nll_BT.sum() / (labels != -100).sum().clamp(min=1)
         if prediction_loss_only:
-            return loss.detach(), None, None
+            return loss, None, None
         _, predictions, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **kwargs)
-        return loss.detach(), predictions, labels
+        return loss, predictions, labels
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ) -> EvalLoopOutput:
-        """Measure the loss per token, over all ranks."""
+        """Measure the loss per token, each row once, on any number of processes."""
         self._nll, self._tokens = 0.0, 0
+        started = time.monotonic()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        self.evaluation_seconds += time.monotonic() - started
         assert output.metrics is not None
-        nll, tokens = self._nll, self._tokens
-        if self.accelerator.num_processes > 1:
-            sums = torch.tensor([nll, tokens], dtype=torch.float64, device=self.args.device)
-            nll, tokens = self.accelerator.reduce(sums).tolist()
-        output.metrics[f"{metric_key_prefix}_loss"] = nll / tokens
-        output.metrics[f"{metric_key_prefix}_perplexity"] = math.exp(nll / tokens)
+        nll = self._nll / max(1, self._tokens)
+        output.metrics[f"{metric_key_prefix}_loss"] = nll
+        # Beyond the largest double it is not worth the name.
+        output.metrics[f"{metric_key_prefix}_perplexity"] = math.exp(nll) if nll < 700 else math.inf
         return output

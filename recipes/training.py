@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
 
-from .arguments import RunArguments
+from .arguments import Recipe, RunArguments
 from .run_folder import begin_folder, check_folder
 from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
@@ -28,10 +28,12 @@ def last_checkpoint(args: RunArguments) -> str | None:
     """
     if not resumes(args):
         return None
-    wanted = str(args.resume_from_checkpoint)
-    found = get_last_checkpoint(args.output_dir) if wanted.lower() == "true" else wanted
+    wanted, folder = str(args.resume_from_checkpoint), Path(args.output_dir or "")
+    found: str | None = wanted
+    if wanted.lower() == "true":
+        found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     if found is None or not Path(found).is_dir():
-        raise ValueError(f"There is no checkpoint to resume from: {found or args.output_dir} has none.")
+        raise ValueError(f"There is no checkpoint to resume from: {folder if found is None else found} has none.")
     return found
 
 
@@ -42,11 +44,12 @@ def check_output(args: RunArguments):
     last_checkpoint(args)
 
 
-def begin_output(args: RunArguments, recipe: dict[str, Any]) -> Path:
+def begin_output(args: RunArguments, recipe: Recipe, given: dict[str, Any]) -> Path:
     """Begin the output folder, once for all processes; call it when nothing can be wrong with the input any more."""
     with args.main_process_first(local=False, desc="beginning the output folder"):
         if args.process_index == 0:
-            begin_folder(args.output_dir or "", recipe, resume=resumes(args))
+            contents = {"task": recipe.task, **given}
+            begin_folder(args.output_dir or "", contents, name=recipe.name, resume=resumes(args))
     return Path(args.output_dir or "")
 
 
@@ -85,8 +88,9 @@ def train_and_measure(
         validation: as `train`.
 
     Returns:
-        The trainer, and what it measured: `train_steps`, `train_seconds`, `train_loss`, `train_tokens_per_second` (real
-        tokens), `train_padding_share`, and, given `validation`, `eval_nll` (nats per token) and `eval_perplexity`.
+        The trainer, and what it measured: `train_steps`, `train_seconds` (without evaluation; of a run in one piece only),
+        `train_loss`, `train_tokens_per_second` (real tokens, all processes), `train_padding_share`, and, given `validation`,
+        `eval_nll` (nats per token) and `eval_perplexity`.
     """
     if validation is None:
         args.eval_strategy, args.load_best_model_at_end = "no", False
@@ -100,20 +104,21 @@ def train_and_measure(
     )
     started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=last_checkpoint(args))
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - started - trainer.evaluation_seconds
+    real, padded = trainer.counted_tokens()
+    metrics = {
+        "train_steps": trainer.state.global_step,
+        "train_loss": result.training_loss,
+        "train_tokens_per_second": round(real / seconds, 1),
+        "train_padding_share": 1 - real / max(1, padded),
+    }
+    if not resumes(args):  # else it would be the time of the last part only
+        metrics["train_seconds"] = round(seconds, 2)
+    if validation is not None:
+        measured = trainer.evaluate()
+        metrics |= {"eval_nll": measured["eval_loss"], "eval_perplexity": measured["eval_perplexity"]}
     # Generation wants the cache that the Trainer turned off in the configuration.
     model.config.use_cache = True
     trainer.save_model()
     trainer.save_state()
-    counter = trainer.counter
-    metrics = {
-        "train_steps": trainer.state.global_step,
-        "train_seconds": round(seconds, 2),
-        "train_loss": result.training_loss,
-        "train_tokens_per_second": round(counter.real / seconds, 1),
-        "train_padding_share": 1 - counter.real / max(1, counter.padded),
-    }
-    if validation is not None:
-        measured = trainer.evaluate()
-        metrics |= {"eval_nll": measured["eval_loss"], "eval_perplexity": measured["eval_perplexity"]}
     return trainer, metrics

@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from transformer_theatre.recipes.run_folder import begin_folder, check_folder, write_metrics
+from transformer_theatre.recipes.run_folder import begin_folder, check_folder, recipe_of, write_metrics
 
 
 def test_a_check_changes_nothing(tmp_path):
@@ -22,24 +22,33 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, name):
 
 
 def test_an_earlier_run_is_deleted_only_on_demand_and_only_when_the_new_one_begins(tmp_path):
-    begin_folder(tmp_path / "run", {"task": "translation"})
+    begin_folder(tmp_path / "run", {"task": "translation"}, name="a/b")
     (tmp_path / "run" / "model.safetensors").touch()
     with pytest.raises(ValueError, match="is not empty"):
         check_folder(tmp_path / "run")
     check_folder(tmp_path / "run", resume=True)
     check_folder(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run" / "model.safetensors").exists()
-    begin_folder(tmp_path / "run", {"task": "translation", "seed": 1}, resume=True)
+    begin_folder(tmp_path / "run", {"task": "translation", "seed": 1}, name="a/b", resume=True)
     assert (tmp_path / "run" / "model.safetensors").exists()
-    begin_folder(tmp_path / "run", {"task": "translation", "seed": 2})
+    begin_folder(tmp_path / "run", {"task": "translation", "seed": 2}, name="a/b")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text()) == {"task": "translation", "seed": 2}
 
 
 def test_a_folder_that_no_run_has_made_is_never_deleted(tmp_path):
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(ValueError, match="no run has made it"):
+    with pytest.raises(ValueError, match="delete it yourself"):
         check_folder(tmp_path, overwrite=True)
+    (tmp_path / "recipe.yaml").write_text("task: translation  # mine\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="delete it yourself"):
+        check_folder(tmp_path, overwrite=True)
+
+
+def test_a_folder_names_the_recipe_of_its_run(tmp_path):
+    assert recipe_of(tmp_path) is None
+    begin_folder(tmp_path, {"task": "translation"}, name="dates/demo")
+    assert recipe_of(tmp_path) == "dates/demo"
 
 
 def test_metrics_are_written_whole(tmp_path):

@@ -103,16 +103,15 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_trainer import _log, _train
 
-trainer = _train("seq2seq", Path(sys.argv[2]), per_device_train_batch_size=4, optim="sgd", label_smoothing_factor=0.1)
+trainer = _train(sys.argv[3], Path(sys.argv[2]), per_device_train_batch_size=4, optim="sgd", label_smoothing_factor=0.1)
+evaluated = trainer.evaluate()
 if trainer.is_world_process_zero():
-    evaluated = trainer.evaluate()
-    print("RESULT", json.dumps([_log(trainer, "loss"), _log(trainer, "grad_norm")]))
-else:
-    trainer.evaluate()
+    print("RESULT", json.dumps([_log(trainer, "loss"), _log(trainer, "grad_norm"), evaluated["eval_loss"]]))
 """
 
 
-def test_two_processes_train_like_one(tmp_path, repository):
+@pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
+def test_two_processes_train_and_evaluate_like_one(kind, tmp_path, repository):
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES, encoding="utf-8")
     with socket.socket() as probe:
@@ -128,17 +127,19 @@ def test_two_processes_train_like_one(tmp_path, repository):
         str(port),
     ]
     result = subprocess.run(
-        [sys.executable, "-m", *launch, str(script), str(repository / "tests" / "recipes"), str(tmp_path)],
+        [sys.executable, "-m", *launch, str(script), str(repository / "tests" / "recipes"), str(tmp_path), kind],
         capture_output=True,
         text=True,
         check=False,
     )
     line = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]
     assert line, result.stderr[-3000:]
-    losses, norms = json.loads(line[0].removeprefix("RESULT"))
-    one = _train("seq2seq", tmp_path, per_device_train_batch_size=8, optim="sgd", label_smoothing_factor=0.1)
+    losses, norms, evaluated = json.loads(line[0].removeprefix("RESULT"))
+    one = _train(kind, tmp_path, per_device_train_batch_size=8, optim="sgd", label_smoothing_factor=0.1)
     assert losses == pytest.approx(_log(one, "loss"), rel=1e-5)
     assert norms == pytest.approx(_log(one, "grad_norm"), rel=1e-5)
+    # Seven rows on two processes: one of them is given a row that the other has too.
+    assert evaluated == pytest.approx(one.evaluate()["eval_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
