@@ -93,4 +93,4 @@ style: $(INSTALLED)/dev
 
 clean:
 	rm -rf build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
-	find configuration modeling recipes src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find configuration modeling recipes src tests -name __pycache__ -prune -exec rm -rf {} +

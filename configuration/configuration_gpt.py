@@ -57,8 +57,8 @@ class GPTConfig(PreTrainedConfig):
 
     vocab_size: int = 40_478  # tokens
     d_model: int = 768  # width of every sub-layer's output
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
+    num_hidden_layers: int = 12  # n in equation 2
+    num_attention_heads: int = 12  # attention functions side by side in each layer
     ffn_dim: int = 3072  # width inside the feed-forward network
     dropout: float | int = 0.1  # probability, on every sub-layer's output and on the embedding sum
     attention_dropout: float | int = 0.1  # probability, on the attention weights

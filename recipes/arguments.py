@@ -307,9 +307,20 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
     for key in given:
         value = next(getattr(part, key) for part in parsed if hasattr(part, key))
         value = getattr(value, "value", value)  # an enumeration's word
+        # What became an object is written as it was given: in the YAML, or as JSON on the command line.
         plain = value is None or isinstance(value, (str, int, float, list, dict))
-        given[key] = value if plain else recipe.values.get(key, str(value))
+        given[key] = value if plain else _words_of(overrides).get(key, recipe.values.get(key))
     return parsed, {key: value for key, value in given.items() if key not in _NOT_RECIPE and value != []}
+
+
+def _words_of(overrides: Sequence[str]) -> dict[str, Any]:
+    words: dict[str, Any] = {}
+    for word, following in zip(overrides, [*overrides[1:], ""], strict=True):
+        if word.startswith("--"):
+            key, _, value = word[2:].partition("=")
+            value = value or following
+            words[key.replace("-", "_")] = json.loads(value) if value.startswith("{") else value
+    return words
 
 
 def _as_words(key: str, value: Any) -> list[str]:

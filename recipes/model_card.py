@@ -26,18 +26,18 @@ _RESULTS = {
 _USAGE = {
     "theatre_transformer": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-name = "{name}"  # this folder, or its repository on the Hub
+name = "{place}"  # {what}
 tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 model = AutoModelForSeq2SeqLM.from_pretrained(name, trust_remote_code=True)
 inputs = tokenizer([{example!r}], return_tensors="pt")
 print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True))""",
     "theatre_gpt": """from transformers import AutoModelForCausalLM, AutoTokenizer
 
-name = "{name}"  # this folder, or its repository on the Hub
+name = "{place}"  # {what}
 tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)
 inputs = tokenizer([{example!r}], return_tensors="pt")
-print(tokenizer.batch_decode(model.generate(**inputs, do_sample=True, max_new_tokens=40)))""",
+print(tokenizer.batch_decode(model.generate(**inputs)))""",
 }
 _CITATION = {
     "theatre_transformer": """@inproceedings{vaswani2017attention,
@@ -54,8 +54,6 @@ _CITATION = {
   year        = {2018},
 }""",
 }
-# Keys of a recipe that say where it ran, not how.
-_PRIVATE = {"data_dir", "output_dir", "overwrite", "resume_from_checkpoint", "hub_token"}
 _PIPELINE_TAG = {"theatre_transformer": "translation", "theatre_gpt": "text-generation"}
 
 
@@ -76,6 +74,7 @@ def write_model_card(
     model: PreTrainedModel,
     *,
     name: str,
+    recipe_name: str,
     recipe: dict[str, Any],
     metrics: dict[str, Any],
     data: str,
@@ -89,7 +88,8 @@ def write_model_card(
     Args:
         folder: the model folder; `figures/attention.png` is shown if it is there.
         model: what was trained.
-        name: what the model is called, for the title and the code that loads it.
+        name: what the model is called.
+        recipe_name: the recipe that made it.
         recipe: the recipe as it was run.
         metrics: content of metrics.json; only figures that are in it appear.
         data: one paragraph on what it was trained on.
@@ -110,25 +110,24 @@ def write_model_card(
         }
         for key, how in ((key, how.format_map(metrics)) for key, how in _RESULTS.items() if key in metrics)
     ]
-    public = {key: value for key, value in recipe.items() if key not in _PRIVATE}
     picture = folder / "figures" / "attention.png"
     card = ModelCard.from_template(
         _metadata(kind, name, recipe, metrics, languages),
         template_path=str(template_path()),
         title=escape(name),
-        summary=_summary(kind, name),
+        summary=_summary(kind, recipe_name),
         architecture=_architecture(model),
         parameters=model.num_parameters(),
         vocabulary=model.config.vocab_size,
         tokenizer_kind="characters" if recipe.get("tokenizer") == "character" else "byte-level BPE pieces",
         seed=recipe.get("seed", 42),
         versions={"transformers": transformers.__version__},
-        usage=_fenced(_USAGE[kind].format(name=name, example=example)),
+        usage=_fenced(_USAGE[kind].format(**_place(recipe), example=example)),
         picture="figures/attention.png" if picture.is_file() else None,
         limits=_limits(kind),
         data=data,
-        procedure=_procedure(metrics),
-        recipe=_fenced(yaml.safe_dump(public, allow_unicode=True, sort_keys=False).strip()),
+        procedure=_procedure(metrics, model.device),
+        recipe=_fenced(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()),
         results=results,
         languages=[{"name": escape(k), "value": f"{v:.2f}"} for k, v in (by_language or {}).items()],
         contract=escape(contract) if contract else None,
@@ -138,6 +137,13 @@ def write_model_card(
     path = folder / "README.md"
     path.write_text(str(card), encoding="utf-8")
     return path
+
+
+def _place(recipe: dict[str, Any]) -> dict[str, str]:
+    """Say where the code that loads the model finds it."""
+    if recipe.get("hub_model_id"):
+        return {"place": str(recipe["hub_model_id"]), "what": "its repository on the Hub"}
+    return {"place": ".", "what": 'this folder; or "user/repository", once it is on the Hub'}
 
 
 def _fenced(code: str) -> str:
@@ -158,8 +164,8 @@ def _metadata(kind: str, name: str, recipe: dict, metrics: dict, languages: list
     results = [
         EvalResult(
             task_type=_PIPELINE_TAG[kind],
-            dataset_type=str(recipe.get("dataset") or name.partition("/")[0]),
-            dataset_name=str(recipe.get("dataset") or name.partition("/")[0]),
+            dataset_type=_dataset(recipe),
+            dataset_name=_dataset(recipe),
             metric_type=metric_type,
             metric_name=metric_name,
             metric_value=round(metrics[key], 4),
@@ -175,6 +181,14 @@ def _metadata(kind: str, name: str, recipe: dict, metrics: dict, languages: list
         model_name=name if results else None,
         eval_results=results or None,
     )
+
+
+def _dataset(recipe: dict[str, Any]) -> str:
+    """Name what the figures were measured on."""
+    files = (
+        recipe.get(key) for key in ("dataset", "test_source", "validation_source", "validation_text", "train_text")
+    )
+    return next((Path(str(name)).name for name in files if name), "unnamed")
 
 
 def _summary(kind: str, name: str) -> str:
@@ -210,15 +224,21 @@ def _limits(kind: str) -> str:
     )
 
 
-def _procedure(metrics: dict[str, Any]) -> str:
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def _procedure(metrics: dict[str, Any], device: torch.device) -> str:
     parts = [
         f"PyTorch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}."
     ]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    parts.append(f"Device: {device}.")
+    parts.append(f"Device: {_device_name(device)}.")
     if "train_steps" in metrics:
+        time = f" in {metrics['train_seconds']:,.0f} seconds" if "train_seconds" in metrics else ""
         parts.append(
-            f"{metrics['train_steps']:,} optimizer steps in {metrics['train_seconds']:,.0f} seconds, "
+            f"{metrics['train_steps']:,} optimizer steps{time}, "
             f"{metrics['train_tokens_per_second']:,.0f} real tokens per second, "
             f"{100 * metrics['train_padding_share']:.1f} % padding."
         )

@@ -203,7 +203,8 @@ def _read_parallel(source: Path, target: Path, bad: BadLines) -> Dataset:
         raise ValueError(f"{counts}: each source line needs its target line.")
 
     def parse(row: tuple[str, str]) -> tuple[str, ...]:
-        return _filled(row[0], "source"), _filled(row[1], "target")
+        # The message begins with the source's name and the line, which is the same in both files.
+        return _filled(row[0], f"line of {source.name}"), _filled(row[1], f"line of {target.name}")
 
     return _collect(zip(sources, targets, strict=True), parse, ("source", "target"), source, bad)
 

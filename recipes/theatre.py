@@ -1,6 +1,7 @@
 """The `theatre` command."""
 
 import argparse
+import io
 import json
 import sys
 import traceback
@@ -126,7 +127,9 @@ def run_generate(arguments: argparse.Namespace) -> int:
     from .models import load
 
     model, tokenizer = load(arguments.model, "AutoModelForCausalLM")
-    prompt = sys.stdin.read() if arguments.prompt is None else arguments.prompt
+    if arguments.prompt is None and sys.stdin.isatty():
+        print("Type a text to continue; Ctrl-D ends it.", file=sys.stderr)
+    prompt = _read_prompt() if arguments.prompt is None else arguments.prompt
     text = continue_text(
         model,
         tokenizer,
@@ -138,6 +141,13 @@ def run_generate(arguments: argparse.Namespace) -> int:
     )
     print(prompt + text)
     return 0
+
+
+def _read_prompt() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"stdin: byte {error.start + 1} is no UTF-8.") from None
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
@@ -164,6 +174,9 @@ def run_demo(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 (done), 1 (the run failed) or 2 (the input was wrong)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(encoding="utf-8")  # whatever the locale: text comes in many scripts
     # Our own bars say what takes long; the library's come in between.
     logging.disable_progress_bar()
     shows_traceback = "--traceback" in argv

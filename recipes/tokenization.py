@@ -238,6 +238,8 @@ def _fast_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
         split_special_tokens=True,
+        # A decoder goes on from the last token, which must not be padding.
+        padding_side="right" if appends_eos else "left",
         **more_tokens,
         **limit,
     )

@@ -6,8 +6,11 @@ The same for many processes: `torchrun --nproc_per_node 2 -m transformer_theatre
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
+
+from accelerate import PartialState
 
 from .anchor import verdict
 from .arguments import Recipe, find_recipe, help_text, read_recipe, shipped_recipes
@@ -70,12 +73,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {"-h", "--help", "--help_all"} & set(overrides):
         print(help_text(recipe, script(recipe.task).TYPES, everything="--help_all" in overrides))
         return 0
+    recipe = for_text_of(recipe, overrides)
     done = train(recipe, overrides)
-    print(f"\n{summary(done.metrics)}\n")
-    if recipe.anchor:
-        print(verdict(recipe.anchor, done.metrics))
-    print(f"The model is in {done.folder}.")
+    if PartialState().is_main_process:  # the others have not measured the test set
+        print(f"\n{summary(done.metrics)}\n")
+        if recipe.anchor:
+            print(verdict(recipe.anchor, done.metrics))
+        print(f"The model is in {done.folder}.")
     return 0
+
+
+def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Take from a recipe what it says of its own text, where the command line names another text.
+
+    Its languages, its licence and its anchor are those of the text that it was written for; another file under the same name,
+    in another `data_dir`, counts as that text.
+    """
+    given = {word[2:].partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
+    if not any(key == "dataset" or key.startswith(("train_s", "train_te", "train_ta")) for key in given):
+        return recipe
+    about = ("source_language", "target_language", "language", "data_licence")
+    return replace(recipe, anchor=None, values={k: v for k, v in recipe.values.items() if k not in about})
 
 
 def summary(metrics: dict[str, Any]) -> str:
@@ -87,4 +105,6 @@ def summary(metrics: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from .theatre import main as theatre
+
+    sys.exit(theatre(["train", *sys.argv[1:]]))

@@ -124,18 +124,29 @@ def finish(
     measured = likelihood(done.metrics["eval_nll"] * tokens, tokens, text_bytes)
     done.metrics["eval_bits_per_byte"] = measured["bits_per_byte"]
     write_metrics(done.folder, done.metrics)
-    first = validation["text"][0].lstrip()[:40].rpartition(" ")[0]
-    print(f"\nA sample that begins with {first!r}:\n")
-    print(first + continue_text(done.model, done.tokenizer, first, max_new_tokens=300, seed=0))
+    example = beginning(validation["text"][0], done.tokenizer, done.model.config.max_position_embeddings // 2)
+    print(f"\nA sample that begins with {example!r}:\n")
+    print(example + continue_text(done.model, done.tokenizer, example, max_new_tokens=300, seed=0))
     licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
     write_model_card(
         done.folder,
         done.model,
-        name=recipe.name,
+        name=done.folder.resolve().name,
+        recipe_name=recipe.name,
         recipe={"task": recipe.task, **given},
         metrics=done.metrics,
         data=f"Text from {escape(data.dataset or Path(data.train_text or '').name)}.{licence}",
         languages=[data.language] if data.language else [],
-        example=first,
+        example=example,
         contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None,
     )
+
+
+def beginning(text: str, tokenizer: PreTrainedTokenizerBase, most: int) -> str:
+    """Take the first words of a text, as far as the tokenizer knows them, in at most `most` tokens."""
+    text = text.lstrip()[:40]
+    ids = tokenizer(text.rpartition(" ")[0] or text, add_special_tokens=False)["input_ids"][:most]
+    unknown = tokenizer.unk_token_id
+    known = ids[: ids.index(unknown)] if unknown in ids else ids
+    # A piece may end inside a character.
+    return str(tokenizer.decode(known)).rstrip("\ufffd")

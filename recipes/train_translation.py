@@ -138,7 +138,8 @@ def card(done: Translation, recipe: Recipe, **more: Any):
     write_model_card(
         done.folder,
         done.model,
-        name=recipe.name,
+        name=done.folder.resolve().name,
+        recipe_name=recipe.name,
         recipe={"task": recipe.task, **done.given},
         metrics=done.metrics,
         data=describe_data(done.data),

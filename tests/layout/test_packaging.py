@@ -36,8 +36,8 @@ assert str(template_path()).startswith(folder)
 sizes = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")}
 config = transformer_theatre.TransformerConfig(vocab_size=9, d_model=2, **sizes)
 model = transformer_theatre.TransformerForConditionalGeneration(config)
-empty = {"recipe": {}, "metrics": {}, "data": "", "languages": [], "example": ""}
-assert "Departures" in write_model_card(Path.cwd(), model, name="a/b", **empty).read_text(encoding="utf-8")
+empty = {"recipe_name": "a/b", "recipe": {}, "metrics": {}, "data": "", "languages": [], "example": ""}
+assert "Departures" in write_model_card(Path.cwd(), model, name="a", **empty).read_text(encoding="utf-8")
 assert main(["train", "multi30k-de-en/small", "--help"]) == 0
 """
 

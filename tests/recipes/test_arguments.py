@@ -12,7 +12,8 @@ from transformer_theatre.recipes.arguments import (
     read_recipe,
     shipped_recipes,
 )
-from transformer_theatre.recipes.train import SCRIPTS, script
+from transformer_theatre.recipes.run_folder import begin_folder
+from transformer_theatre.recipes.train import SCRIPTS, for_text_of, script
 
 
 TYPES = (model_arguments(TransformerConfig, "transformer-base"), PairDataArguments, RunArguments)
@@ -61,6 +62,8 @@ def test_false_and_empty_mean_what_they_say(recipe_file):
         (["norm_first: maybe"], r"tiny.yaml:\d+: .*norm_first"),
         (["task: translate"], r"task: 'translate' must be one of: translation, language_modeling"),
         (["seed: [1"], r"is no YAML file"),
+        (["no: 5"], r"each key a name"),
+        (["anchor: 36.5"], r"tiny.yaml:\d+: anchor must have the keys"),
         (["seed: 1", "seed: 2"], r"tiny.yaml:\d+: 'seed' stands in line \d+ already"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -108,13 +111,34 @@ def test_every_field_of_a_configuration_is_an_option_with_a_help_text(config_cla
     ids = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "is_encoder_decoder", "use_cache"}
     expected = set(config_class.__annotations__) - ids - {"model_type"}
     assert {f.name for f in kind.__dataclass_fields__.values()} == expected | {"preset", "attn_implementation"}
-    assert all(f.metadata["help"] for f in kind.__dataclass_fields__.values())
+    for part in kind.__dataclass_fields__.values():
+        assert not part.metadata["help"].startswith(f"{part.name} ("), f"{part.name} has no comment in its own line"
+
+
+def test_another_text_has_neither_the_licence_nor_the_anchor_of_the_recipes_own():
+    recipe = read_recipe(find_recipe("shakespeare-char/cpu"), list(SCRIPTS))
+    assert for_text_of(recipe, ["--data_dir", "elsewhere", "--train_loss", "1"]) is recipe
+    mine = for_text_of(recipe, ["--train_text=mine.txt"])
+    assert mine.anchor is None
+    assert not {"language", "data_licence"} & mine.values.keys()
 
 
 def test_arguments_depart_from_their_preset():
     kind = model_arguments(TransformerConfig, "transformer-base")
     config = model_config(TransformerConfig, kind(preset="transformer-tiny", dropout=0.05), vocab_size=123)
     assert (config.d_model, config.dropout, config.vocab_size) == (128, 0.05, 123)
+
+
+def test_a_recipe_as_run_can_be_run_again(recipe_file, tmp_path):
+    words = ["--hub_token", "hf_secret", "--overwrite", "true", "--report_to", "none", "--dropout", "0.2"]
+    first, given = _parse(
+        recipe_file("lr_scheduler_kwargs: {a: 1}"), *words, "--accelerator_config", '{"even_batches": false}'
+    )
+    assert not {"hub_token", "overwrite", "output_dir"} & given.keys()
+    begin_folder(tmp_path / "run", {"task": "translation", **given}, name="toy/tiny")
+    second, again = _parse(tmp_path / "run" / "recipe.yaml")
+    assert again == given
+    assert second[:2] == first[:2]
 
 
 def test_help_shows_every_option_with_the_recipes_own_value(recipe_file):

@@ -95,7 +95,8 @@ def test_a_text_goes_on_beyond_the_context(writer):
     model, tokenizer = writer
     model.generation_config.eos_token_id = None
     text = continue_text(model, tokenizer, "abc", max_new_tokens=50, seed=1)
-    assert len(tokenizer(text)["input_ids"]) <= 50
+    # Special tokens that it draws have no text, so it may be shorter than 50, but not than the context of 16.
+    assert 16 < len(tokenizer(text)["input_ids"]) <= 50
     assert continue_text(model, tokenizer, "abc", max_new_tokens=50, seed=1) == text
 
 

@@ -25,8 +25,9 @@ def model():
 
 def _write(folder, model, **changes):
     options = {
-        "name": "multi30k-de-en/small",
-        "recipe": {"task": "translation", "seed": 1, "data_dir": "/home/someone/data", "learning_rate": 0.003},
+        "name": "de-en",
+        "recipe_name": "multi30k-de-en/small",
+        "recipe": {"task": "translation", "seed": 1, "test_source": "test_2016_flickr.de", "learning_rate": 0.003},
         "metrics": METRICS,
         "data": "Pairs.",
         "languages": ["de", "en"],
@@ -59,15 +60,28 @@ def test_metadata_is_what_the_hub_reads(model, tmp_path):
     assert {(r.metric_type, r.metric_value) for r in data.eval_results} == {("bleu", 38.5612), ("perplexity", 5.25)}
 
 
-def test_the_recipe_is_there_but_not_the_paths_it_ran_with(model, tmp_path):
-    text = _write(tmp_path, model)
-    recipe = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
-    assert recipe == {"task": "translation", "seed": 1, "learning_rate": 0.003}
-    assert "/home/someone" not in text
+def test_the_recipe_is_there_as_it_was_run(model, tmp_path):
+    recipe = yaml.safe_load(_write(tmp_path, model).partition("```yaml\n")[2].partition("```")[0])
+    expected = {"task": "translation", "seed": 1, "test_source": "test_2016_flickr.de", "learning_rate": 0.003}
+    assert recipe == expected
+
+
+def test_the_code_loads_the_folder_or_the_repository_never_the_name_of_a_recipe(model, tmp_path):
+    assert 'name = "."  # this folder' in _write(tmp_path, model)
+    assert 'name = "me/mine"  # its repository on the Hub' in _write(
+        tmp_path, model, recipe={"hub_model_id": "me/mine"}
+    )
 
 
 def test_text_cannot_become_markup(model, tmp_path):
-    text = _write(tmp_path, model, name="a|b<script>/x", contract="PASS | [link](http://evil)", example="```\n# Mine")
+    text = _write(
+        tmp_path,
+        model,
+        name="a|b<script>x",
+        recipe_name="a|b<script>/x",
+        contract="PASS | [link](http://evil)",
+        example="```\n# Mine",
+    )
     assert "<script>" not in text.partition("# ")[2].partition("## Use it")[0]
     assert "[link](" not in text
     assert text.count("```") == 6

@@ -31,15 +31,15 @@ def test_multi30k_trains_and_translates_line_by_line(shared_data, tmp_path, monk
 
 @pytest.mark.slow
 def test_shakespeare_reaches_nanogpts_figure(shared_data, tmp_path, capsys):
-    text = shared_data / "lm" / "tiny_shakespeare.txt"
+    data = shared_data / "lm"
     folder = tmp_path / "shakespeare"
     assert (
         main(
             [
                 "train",
                 "shakespeare-char/cpu",
-                "--train_text",
-                str(text),
+                "--data_dir",
+                str(data),
                 "--output_dir",
                 str(folder),
                 "--save_strategy",
@@ -53,5 +53,5 @@ def test_shakespeare_reaches_nanogpts_figure(shared_data, tmp_path, capsys):
     written = capsys.readouterr().out
     assert written.startswith("ROMEO:")
     assert len(written) >= 200
-    assert main(["evaluate", str(folder), "--text", str(text)]) == 0
+    assert main(["evaluate", str(folder), "--text", str(data / "tiny_shakespeare.txt")]) == 0
     assert json.loads(capsys.readouterr().out)["bits_per_byte"] < 2.8

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -325,6 +326,21 @@ def test_a_run_goes_on_where_it_was_stopped(trained, tmp_path):
     assert main(resumed) == 0
     whole, parts = (tmp_path / name / "model.safetensors" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_two_processes_make_one_folder(trained, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = ["torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port", port]
+    command += ["-m", "transformer_theatre.recipes.train", str(trained / "mt" / "recipe.yaml")]
+    command += ["--data_dir", str(trained), "--output_dir", str(tmp_path / "two")]
+    result = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("The model is in") == 1
+    one = json.loads((trained / "mt" / "metrics.json").read_text(encoding="utf-8"))
+    two = json.loads((tmp_path / "two" / "metrics.json").read_text(encoding="utf-8"))
+    assert one.keys() == two.keys()
 
 
 def test_a_closed_pipe_ends_quietly(trained):

@@ -1,0 +1,36 @@
+import re
+
+import pytest
+
+
+def _links(repository):
+    for page in sorted(repository.glob("docs/*.md")):
+        for name, path, line in re.findall(r"\[`(\w+)`\]\(\.\./([\w/.]+)#L(\d+)\)", page.read_text(encoding="utf-8")):
+            yield page.name, name, path, int(line)
+
+
+def test_every_link_to_a_line_points_at_the_definition_it_names(repository):
+    links = list(_links(repository))
+    assert len(links) >= 15
+    for page, name, path, line in links:
+        lines = (repository / path).read_text(encoding="utf-8").splitlines()
+        where = [number for number, text in enumerate(lines, 1) if re.match(rf"\s*(class|def) {name}\b", text)]
+        assert line in where, f"docs/{page}: {name} stands in line {where} of {path}, not {line}"
+
+
+def test_every_test_that_the_docs_name_exists(repository):
+    tests = "".join(path.read_text(encoding="utf-8") for path in repository.glob("tests/**/test_*.py"))
+    for page in repository.glob("docs/*.md"):
+        for name in re.findall(r"`(test_\w+)", page.read_text(encoding="utf-8")):
+            if name.startswith("test_") and not name.endswith(("_bleu", "_signature", "_source", "_target", "_split")):
+                assert f"def {name}(" in tests, f"docs/{page.name} names {name}"
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/translation.md", "docs/gpt.md", "docs/theatre.md"]
+)
+def test_every_relative_link_leads_somewhere(repository, name):
+    page = repository / name
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{name} links to {target}"
+    assert "@@" not in page.read_text(encoding="utf-8")
