@@ -92,7 +92,7 @@ class GPTModel(GPTPreTrainedModel):
 
     @merge_with_config_defaults
     @capture_outputs
-    def forward(
+    def forward(  # type: ignore[misc]  # the library's dictionary of arguments lists position_ids as well
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -158,7 +158,7 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
         self.post_init()
 
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[misc]  # the library's dictionary of arguments lists position_ids as well
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import torch
 from torch import nn
@@ -119,6 +120,8 @@ class TheatreTrainer(Seq2SeqTrainer):
         loss = SmoothedLoss(epsilon, shifts=not model.config.is_encoder_decoder) if epsilon else None
         super().__init__(model=model, args=args, compute_loss_func=loss, **kwargs)
         args.label_smoothing_factor = epsilon
+        # The loss is divided by all tokens of an update; older versions of the library let accelerate divide once more.
+        self.accelerator.gradient_accumulation_steps = 1
         self.counter = TokenCounter()
         self._nll, self._tokens, self.evaluation_seconds = 0.0, 0, 0.0
         self.remove_callback(ProgressCallback)
@@ -129,7 +132,7 @@ class TheatreTrainer(Seq2SeqTrainer):
         grouped = self.args.train_sampling_strategy == "group_by_length"
         if not grouped or self.args.length_column_name not in self.train_dataset.column_names:
             return super()._get_train_sampler(train_dataset)
-        lengths = self.train_dataset[self.args.length_column_name]
+        lengths: Any = self.train_dataset[self.args.length_column_name]  # type: ignore[index]
         return LengthGroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
