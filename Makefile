@@ -20,13 +20,14 @@ SAFE_PATH = $(shell $(PYTHON) -c "import sys; print('-P' if sys.version_info >= 
 step = @echo "==> $(1)"; start=$$(date +%s); { $(2); } || exit 1; echo "    done in $$(( $$(date +%s) - start )) s"
 
 .NOTPARALLEL:
-.PHONY: help install demo test test-all conformance check style clean
+.PHONY: help install demo test test-all test-oldest conformance check style clean
 
 help:
 	@echo "make install      what development needs: the package (editable), the tests' and the checks' tools"
 	@echo "make demo         train a small Transformer on data made on the spot, and use it"
 	@echo "make test         the quick tests"
 	@echo "make test-all     all tests that need no accelerator, also the slow ones"
+	@echo "make test-oldest  the tests of models and recipes on the oldest transformers that we support"
 	@echo "make conformance  the transformers library's own model tests, on our models"
 	@echo "make check        lint, formatting, types"
 	@echo "make style        mend what linter and formatter can mend"
@@ -75,6 +76,16 @@ test: $(INSTALLED)/dev
 
 test-all: $(INSTALLED)/dev
 	$(PYTHON) $(SAFE_PATH) -m pytest -m "not gpu" $(ARGS)
+
+# The oldest transformers that pyproject.toml allows, in an environment of its own.
+test-oldest: build/oldest/installed
+	build/oldest/bin/python $(SAFE_PATH) -m pytest tests/configuration tests/modeling tests/recipes $(ARGS)
+
+build/oldest/installed: pyproject.toml $(PYTHON)
+	$(call step,Creating build/oldest,$(PYTHON3) -m venv --clear build/oldest)
+	$(call step,Installing $(TORCH) and transformers 5.4 into it,build/oldest/bin/python -m pip install -q $(foreach word,$(TORCH),"$(word)") \
+		&& build/oldest/bin/python -m pip install -q "transformers==5.4.*" -e ".[dev]")
+	@touch $@
 
 conformance: $(INSTALLED)/conformance
 	$(PYTHON) tests/conformance/run_conformance.py $(ARGS)
