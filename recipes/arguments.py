@@ -214,9 +214,9 @@ def find_recipe(name: str) -> Path:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or nothing where no known name is near."""
+    """Return ` (did you mean 'x'?)`, or nothing where no known name is near."""
     match = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def read_recipe(path: Path, tasks: Sequence[str]) -> Recipe:

@@ -196,7 +196,7 @@ def _summary(kind: str, name: str) -> str:
         "theatre_transformer": 'The original Transformer ("Attention Is All You Need", 2017)',
         "theatre_gpt": 'A GPT ("Improving Language Understanding by Generative Pre-Training", 2018)',
     }[kind]
-    return f"{what}, trained from scratch by the recipe {escape(name)} of Transformer Theatre."
+    return f"{what}, trained from scratch; the recipe started from {escape(name)} of Transformer Theatre."
 
 
 def _architecture(model: PreTrainedModel) -> str:

@@ -6,6 +6,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .text_data import is_local, near_names
 from .tokenization import load_tokenizer
 
 
@@ -19,6 +20,8 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
     Raises:
         ValueError: there is no such model, it is of the other kind, its files are damaged, or it has no tokenizer.
     """
+    if is_local(name) and not Path(name).exists():
+        raise ValueError(f"There is no model folder {name}. {near_names(Path(name))}")
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise ValueError(f"{name} is no model folder: it has no config.json. Give the output folder of a run.")
     try:

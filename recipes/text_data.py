@@ -314,6 +314,11 @@ def _is_saved(path: Path) -> bool:
 
 
 def _existing_file(path: str | Path) -> Path:
+    # A name stands for the same file packed or unpacked.
+    packed = Path(path).suffix == ".gz"
+    twin = Path(path).with_suffix("") if packed else Path(f"{path}.gz")
+    if not Path(path).expanduser().exists() and twin.expanduser().is_file():
+        path = twin
     path = Path(path).expanduser()
     if path.is_dir():
         raise ValueError(f"{path} is a folder; a file is needed here.")

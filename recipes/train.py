@@ -28,7 +28,7 @@ Every key of a recipe is an option too, and the command line wins:
 
   theatre train multi30k-de-en/small --data_dir path/to/multi30k --output_dir runs/de-en --seed 1
   theatre train RECIPE --help                       the options of that recipe, each with its unit and default
-  theatre train RECIPE --resume_from_checkpoint true       go on where a run was stopped
+  ... --resume_from_checkpoint true                 the same command again: go on where it was stopped
 
 The output folder is a model folder: `theatre translate FOLDER` and `from_pretrained(FOLDER)` load it."""
 
@@ -86,13 +86,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """Take from a recipe what it says of its own text, where the command line names another text.
 
-    Its languages, its licence and its anchor are those of the text that it was written for; another file under the same name,
-    in another `data_dir`, counts as that text.
+    Its languages, its licence, its anchor, and the files that belong to its training text are then none of the recipe's any
+    more: what is not named anew is not there. A file of the same name, in another `data_dir`, counts as the recipe's text.
     """
     given = {word[2:].partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
     if not any(key == "dataset" or key.startswith(("train_s", "train_te", "train_ta")) for key in given):
         return recipe
-    about = ("source_language", "target_language", "language", "data_licence")
+    about = {
+        "source_language",
+        "target_language",
+        "language",
+        "data_licence",
+        "dataset",
+        "train_text",
+        "validation_text",
+    }
+    about |= {f"{split}_{side}" for split in ("train", "validation", "test") for side in ("source", "target", "split")}
     return replace(recipe, anchor=None, values={k: v for k, v in recipe.values.items() if k not in about})
 
 

@@ -1,5 +1,6 @@
 """What every training script does: start or resume, train, save, and measure."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,11 +9,15 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
 from .run_folder import begin_folder, check_folder
 from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
+
+
+logger = logging.get_logger(__name__)
 
 
 def resumes(args: RunArguments) -> bool:
@@ -69,6 +74,33 @@ def tokenizer_for(
     return make[name]() if name in make else load_tokenizer(name)
 
 
+def same_model(model: PreTrainedModel, checkpoint: str | None):
+    """Make sure that a checkpoint is of the model that is to go on from it.
+
+    Raises:
+        ValueError: a field of the configuration differs.
+    """
+    if checkpoint is None:
+        return
+    then, now = type(model.config).from_pretrained(checkpoint), model.config
+    for name in type(now).__annotations__:
+        if name != "use_cache" and getattr(then, name, None) != getattr(now, name, None):
+            raise ValueError(
+                f"{name}={getattr(now, name)} cannot go on from {checkpoint}, which has {name}={getattr(then, name)}."
+            )
+
+
+def warn_of_warmup(args: RunArguments, rows: int):
+    """Warn where the learning rate would never reach its peak."""
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(rows / batch) * math.ceil(args.num_train_epochs)
+    if (warmup := args.get_warmup_steps(steps)) >= steps:
+        logger.warning(
+            f"The learning rate rises for {warmup} steps, and the run has {steps}: give fewer --warmup_steps, or more "
+            "--num_train_epochs."
+        )
+
+
 def train_and_measure(
     model: PreTrainedModel,
     args: RunArguments,
@@ -102,6 +134,8 @@ def train_and_measure(
         eval_dataset=validation,
         processing_class=tokenizer,
     )
+    same_model(model, last_checkpoint(args))
+    warn_of_warmup(args, len(train))
     started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=last_checkpoint(args))
     seconds = time.monotonic() - started - trainer.evaluation_seconds

@@ -55,7 +55,7 @@ def test_false_and_empty_mean_what_they_say(recipe_file):
     [
         (
             ["lerning_rate: 1e-3"],
-            r"tiny.yaml:\d+: 'lerning_rate' is no option of task translation; did you mean 'learning_rate'",
+            r"tiny.yaml:\d+: 'lerning_rate' is no option of task translation .did you mean 'learning_rate'",
         ),
         (["learning_rate: fast"], r"tiny.yaml:\d+: argument --learning_rate: invalid float value: 'fast'"),
         (["d_model: 12.5"], r"tiny.yaml:\d+: argument --d_model: invalid int value: '12.5'"),
@@ -76,7 +76,7 @@ def test_wrong_recipes_name_file_line_and_what_is_right(recipe_file, lines, mess
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dropuot", "0.1"], r"--dropuot is no option of task translation; did you mean 'dropout'"),
+        (["--dropuot", "0.1"], r"--dropuot is no option of task translation .did you mean 'dropout'"),
         (["--seed", "one"], r"argument --seed: invalid int value: 'one'"),
         (["--seed"], r"argument --seed: expected one argument"),
         (["stray"], r"unrecognized arguments: stray"),
@@ -100,7 +100,7 @@ def test_recipes_are_found_by_name_and_by_path():
     path = find_recipe("multi30k-de-en/small")
     assert find_recipe(str(path)) == path
     assert find_recipe("recipes/translation/multi30k-de-en/small.yaml").resolve() == path.resolve()
-    with pytest.raises(ValueError, match="no recipe 'multi30k-de-en/smal'; did you mean 'multi30k-de-en/small'"):
+    with pytest.raises(ValueError, match=r"no recipe 'multi30k-de-en/smal' .did you mean 'multi30k-de-en/small'"):
         find_recipe("multi30k-de-en/smal")
 
 
@@ -120,7 +120,12 @@ def test_another_text_has_neither_the_licence_nor_the_anchor_of_the_recipes_own(
     assert for_text_of(recipe, ["--data_dir", "elsewhere", "--train_loss", "1"]) is recipe
     mine = for_text_of(recipe, ["--train_text=mine.txt"])
     assert mine.anchor is None
-    assert not {"language", "data_licence"} & mine.values.keys()
+    assert not {"language", "data_licence", "train_text"} & mine.values.keys()
+    pairs = for_text_of(
+        read_recipe(find_recipe("multi30k-de-en/small"), list(SCRIPTS)), ["--train_source", "pairs.tsv"]
+    )
+    assert not {"train_target", "validation_source", "test_source"} & pairs.values.keys()
+    assert pairs.values["d_model"] == 256
 
 
 def test_arguments_depart_from_their_preset():

@@ -246,10 +246,10 @@ def test_an_empty_side_of_parallel_files_is_an_error(write):
 
 @pytest.mark.parametrize("read", [read_pairs, read_documents, load_pairs, load_documents])
 def test_a_missing_file_is_named_with_its_neighbours(write, tmp_path, read):
-    write("train.tsv.gz", "x\ty\n")
+    write("trains.tsv.gz", "x\ty\n")
     message = message_of(read, tmp_path / "train.tsv")
     assert str(tmp_path / "train.tsv") in message
-    assert "train.tsv.gz" in message.split("Near names")[1]
+    assert "trains.tsv.gz" in message.split("Near names")[1]
     assert "no folder" in message_of(read, tmp_path / "nowhere" / "train.tsv").lower()
 
 
@@ -391,3 +391,10 @@ def test_parallel_files_of_multi30k_read_whole(shared_data):
     pairs = read_pairs(folder / "val.de", folder / "val.en")
     assert lines(pairs["source"]) == (folder / "val.de").read_bytes().decode()
     assert lines(pairs["target"]) == (folder / "val.en").read_bytes().decode()
+
+
+def test_a_name_stands_for_the_file_packed_or_unpacked(write, tmp_path):
+    write("a.tsv.gz", "x\ty\n")
+    write("b.tsv", "x\ty\n")
+    assert read_pairs(tmp_path / "a.tsv")["origin"] == ["a.tsv.gz:1"]
+    assert read_pairs(tmp_path / "b.tsv.gz")["origin"] == ["b.tsv:1"]

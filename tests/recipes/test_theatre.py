@@ -145,7 +145,7 @@ WRONG = {
     "missing-file": (
         ["train", "multi30k-de-en/small", "--data_dir", "{folder}", "--output_dir", "{new}"],
         2,
-        "train.de.gz",
+        "test_2016_flickr.de",
     ),
     "unequal-files": (
         [
@@ -230,7 +230,19 @@ WRONG = {
         2,
         "delete it yourself",
     ),
-    "no-model": (["translate", "{folder}/nowhere"], 2, "nowhere"),
+    "no-model": (["translate", "{folder}/nowhere"], 2, "There is no model folder"),
+    "resumed-with-another-size": (
+        [
+            "train",
+            "{folder}/gpt/recipe.yaml",
+            "--data_dir={folder}",
+            "--output_dir={folder}/gpt",
+            "--resume_from_checkpoint=true",
+            "--d_model=32",
+        ],
+        2,
+        "d_model=32 cannot go on from",
+    ),
     "no-model-folder": (["translate", "{folder}"], 2, "config.json"),
     "gpt-for-translation": (["translate", "{folder}/gpt"], 2, "theatre generate"),
     "translator-for-text": (["generate", "{folder}/mt", "--prompt", "a"], 2, "theatre translate"),
