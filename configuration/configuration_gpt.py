@@ -91,6 +91,9 @@ class GPTConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Check what no single field's type can say (run at construction and before saving)."""
+        for name in ("vocab_size", "d_model", "num_hidden_layers", "ffn_dim", "max_position_embeddings"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be 1 or more.")
         if self.num_attention_heads < 1 or self.d_model % self.num_attention_heads:
             raise ValueError(f"num_attention_heads={self.num_attention_heads} must divide d_model={self.d_model}.")
         for name in ("dropout", "attention_dropout", "activation_dropout"):

@@ -4,8 +4,9 @@ import difflib
 import functools
 import inspect
 import json
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,17 @@ class PairDataArguments:
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "pairs; use only the first so many"})
 
+    def __post_init__(self):
+        """Check ranges.
+
+        Raises:
+            ValueError: an option is out of its range.
+        """
+        for name, least in (("max_length", 2), ("max_train_samples", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value} must be {least} or more.")
+
 
 @dataclass
 class TextDataArguments:
@@ -98,6 +110,26 @@ class TextDataArguments:
     )
 
 
+# Option -> (whether a value fits, what would be right); comparisons are false for what is not a number.
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        ["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"]
+        + ["generation_num_beams", "save_total_limit"],
+        (lambda value: value >= 1, "1 or more"),
+    ),
+    **dict.fromkeys(["logging_steps", "save_steps", "eval_steps"], (lambda value: value > 0, "above 0")),
+    **dict.fromkeys(
+        ["warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "seed", "dataloader_num_workers"],
+        (lambda value: 0 <= value < math.inf, "0 or more"),
+    ),
+    **dict.fromkeys(
+        ["label_smoothing_factor", "adam_beta1", "adam_beta2"],
+        (lambda value: 0 <= value < 1, "at least 0, and below 1"),
+    ),
+    "learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
+}
+
+
 @dataclass
 class RunArguments(Seq2SeqTrainingArguments):
     """The library's training arguments (all of them), with defaults for a person who watches."""
@@ -119,7 +151,19 @@ class RunArguments(Seq2SeqTrainingArguments):
     generation_num_beams: int | None = field(default=4, metadata={"help": "beams when test text is generated"})
 
     def __post_init__(self):
-        """Use one accelerator in one process: what the Trainer does with several there would average batch means."""
+        """Check ranges, before anything is written, and use one accelerator in one process.
+
+        What the Trainer does with several accelerators in one process would average batch means.
+
+        Raises:
+            ValueError: an option is out of its range.
+        """
+        for name, (fits, right) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not fits(value):
+                raise ValueError(f"{name}={value} must be {right}.")
+        if self.max_steps <= 0 and not self.num_train_epochs > 0:
+            raise ValueError(f"num_train_epochs={self.num_train_epochs} must be above 0, or max_steps be given.")
         super().__post_init__()
         if self.n_gpu > 1:
             logger.warning(

@@ -38,9 +38,15 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
         raise ValueError(f"{name} holds a {config.model_type} model, which {does}.")
     tokenizer = load_tokenizer(name)
     try:
-        model = getattr(transformers, auto_class).from_pretrained(name)
+        model, loading = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True)
     except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
         raise ValueError(f"The weights of {name} cannot be read: {_first_line(error)}") from None
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if loading[kind]:
+            key = sorted(map(str, loading[kind]))[0]
+            raise ValueError(
+                f"The weights of {name} do not fit its config.json: {kind.replace('_', ' ')}, first {key}."
+            )
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return model.to(accelerator or "cpu").eval(), tokenizer
 

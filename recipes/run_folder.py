@@ -10,6 +10,27 @@ from typing import Any
 import yaml
 
 
+# What a run writes into its folder, and `overwrite` deletes.
+_WRITTEN = [
+    "checkpoint-*",
+    "figures",
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors*",
+    "tokenizer*.json",
+    "recipe.yaml",
+    "special_tokens_map.json",
+    "configuration_*.py",
+    "modeling_*.py",
+    "README.md",
+    "metrics.json",
+    "trainer_state.json",
+    "training_args.bin",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "runs",
+]
 # The first line of recipe.yaml in a folder that a run has made.
 _MARK = "# Written by `theatre train` from the recipe "
 
@@ -62,7 +83,7 @@ def recipe_of(folder: Path) -> str | None:
 
 
 def begin_folder(path: str | Path, recipe: dict[str, Any], *, name: str, resume: bool = False) -> Path:
-    """Empty the output folder, unless a run goes on in it, and write recipe.yaml: the recipe as it is run.
+    """Delete what an earlier run wrote, unless that run goes on, and write recipe.yaml: the recipe as it is run.
 
     Call `check_folder` long before, and this only when nothing can be wrong with the input any more.
 
@@ -75,7 +96,9 @@ def begin_folder(path: str | Path, recipe: dict[str, Any], *, name: str, resume:
     folder = Path(path)
     text = f"{_MARK}{name}\n{yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False)}"
     folder.mkdir(parents=True, exist_ok=True)
-    for child in () if resume else folder.iterdir():
+    for child in () if resume else list(folder.iterdir()):
+        if not any(child.match(pattern) for pattern in _WRITTEN):
+            continue  # somebody else's: a note, or the data
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:

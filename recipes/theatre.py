@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -82,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _positive(word: str) -> int:
-    if not word.isdigit() or int(word) < 1:
+    if not word.isdecimal() or not 1 <= int(word) < 2**31:
         raise argparse.ArgumentTypeError(f"{word!r} must be a whole number, 1 or more")
     return int(word)
 
@@ -180,8 +181,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Our own bars say what takes long; the library's come in between.
     logging.disable_progress_bar()
     shows_traceback = "--traceback" in argv
-    words = [word for word in argv if word != "--traceback"]
     try:
+        # Where the locale is not UTF-8, Python hands over bytes in disguise.
+        words = [os.fsencode(word).decode("utf-8") for word in argv if word != "--traceback"]
+        if sys.stdin is None or sys.stdout is None:
+            raise ValueError("stdin or stdout is closed.")
         if words[:1] == ["train"]:
             from .train import main as train
 
@@ -193,13 +197,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"theatre: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("theatre: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does: nothing is wrong.
         sys.stdout = None
         return 0
+    except Exception as error:  # the run failed: one line for who runs it, the rest for who mends it
+        if shows_traceback:
+            traceback.print_exc()
+        what = " ".join(str(error).split())[:300] or "no message"
+        print(f"theatre: failed: {type(error).__name__}: {what} (--traceback shows where)", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("theatre: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -100,7 +100,9 @@ def read_text(data: TextDataArguments, split: str) -> Dataset | None:
 
 def make_tokenizer(data: TextDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name on the training text; or load it."""
-    vocab_size = model_args.vocab_size or GPTConfig.from_preset(model_args.preset).vocab_size
+    vocab_size = GPTConfig.from_preset(model_args.preset).vocab_size
+    if model_args.vocab_size is not None:
+        vocab_size = model_args.vocab_size
     kinds = {
         "bpe": lambda: train_bpe_tokenizer(train["text"], vocab_size, appends_eos=False),
         "character": lambda: train_character_tokenizer(train["text"]),

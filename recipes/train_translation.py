@@ -56,10 +56,10 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     if data.max_train_samples:
         splits["train"] = splits["train"].select(range(min(data.max_train_samples, len(splits["train"]))))
 
-    tokenizer = make_tokenizer(data, args, splits["train"], model_args.vocab_size or _preset_vocabulary(model_args))
+    tokenizer = make_tokenizer(data, args, splits["train"], model_args)
     encoded = {
         split: encode_pairs(splits[split], tokenizer, data.max_length, data.bad_lines)
-        for split in ("train", "validation")
+        for split in ("train", "validation", "test")
         if splits[split] is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
@@ -67,7 +67,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
 
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
-    done = Translation(folder, model, tokenizer, given, data, metrics, splits["test"], [])
+    done = Translation(folder, model, tokenizer, given, data, metrics, encoded.get("test"), [])
     if trainer.is_world_process_zero():
         finish(done, recipe)
     trainer.accelerator.wait_for_everyone()
@@ -93,10 +93,11 @@ def read_split(data: PairDataArguments, split: str) -> Dataset | None:
     )
 
 
-def make_tokenizer(
-    data: PairDataArguments, args: RunArguments, train: Dataset, vocab_size: int
-) -> PreTrainedTokenizerBase:
+def make_tokenizer(data: PairDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name, on both sides of the training text; or load it."""
+    vocab_size = TransformerConfig.from_preset(model_args.preset).vocab_size
+    if model_args.vocab_size is not None:
+        vocab_size = model_args.vocab_size
     texts = [*train["source"], *train["target"]]
     kinds = {
         "bpe": lambda: train_bpe_tokenizer(texts, vocab_size),
@@ -123,6 +124,7 @@ def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> Tr
 
 def finish(done: Translation, recipe: Recipe):
     """Score the test set, draw one example, and write metrics.json and the card."""
+    write_metrics(done.folder, done.metrics)  # now, lest a failure below lose them
     if done.test is not None:
         done.predictions = translate(done.model, done.tokenizer, done.test["source"], progress=True)
         scores = score_texts(done.predictions, done.test["target"])
@@ -169,7 +171,3 @@ def describe_data(data: PairDataArguments) -> str:
     )
     licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
     return f"Pairs of texts from {escape(name)}{escape(pair)}.{licence}"
-
-
-def _preset_vocabulary(model_args) -> int:
-    return TransformerConfig.from_preset(model_args.preset).vocab_size

@@ -8,7 +8,6 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
@@ -34,12 +33,22 @@ def last_checkpoint(args: RunArguments) -> str | None:
     if not resumes(args):
         return None
     wanted, folder = str(args.resume_from_checkpoint), Path(args.output_dir or "")
-    found: str | None = wanted
-    if wanted.lower() == "true":
-        found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if found is None or not Path(found).is_dir():
-        raise ValueError(f"There is no checkpoint to resume from: {folder if found is None else found} has none.")
-    return found
+    if wanted.lower() != "true":
+        if missing := missing_files(Path(wanted)):
+            raise ValueError(f"{wanted} is no whole checkpoint to resume from: {missing[0]} is missing.")
+        return wanted
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    for path in sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: -int(steps[path])):
+        if not (missing := missing_files(path)):
+            return str(path)
+        logger.warning(f"{path} is passed over: it is not whole, {missing[0]} is missing.")
+    raise ValueError(f"There is no whole checkpoint to resume from in {folder}.")
+
+
+def missing_files(checkpoint: Path) -> list[str]:
+    """Name the files without which a run cannot go on as if it had never stopped."""
+    needed = ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]
+    return [name for name in needed if not (checkpoint / name).is_file()]
 
 
 def check_output(args: RunArguments):
@@ -138,6 +147,10 @@ def train_and_measure(
     warn_of_warmup(args, len(train))
     started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=last_checkpoint(args))
+    if not math.isfinite(result.training_loss):
+        raise RuntimeError(
+            f"The loss became {result.training_loss}: try a lower learning_rate than {args.learning_rate}."
+        )
     seconds = time.monotonic() - started - trainer.evaluation_seconds
     real, padded = trainer.counted_tokens()
     metrics = {

@@ -63,6 +63,8 @@ def test_unknown_preset_lists_the_known_ones():
         ({"decoder_attention_heads": 3}, r"decoder_attention_heads=3 must divide d_model=512"),
         ({"position_embeddings": "rotary"}, r"'rotary' must be \"sinusoidal\" or \"learned\""),
         ({"d_model": 9, "encoder_attention_heads": 1, "decoder_attention_heads": 1}, r"d_model=9 must be even"),
+        ({"d_model": 0}, r"d_model=0 must be 1 or more"),
+        ({"encoder_layers": -1}, r"encoder_layers=-1 must be 1 or more"),
         ({"dropout": 1.5}, r"dropout=1.5 must be a probability"),
         ({"d_model": "wide"}, r"d_model"),
     ],

@@ -81,6 +81,12 @@ def test_wrong_recipes_name_file_line_and_what_is_right(recipe_file, lines, mess
         (["--seed"], r"argument --seed: expected one argument"),
         (["stray"], r"unrecognized arguments: stray"),
         (["--drop", "0.1"], r"--drop is no option"),
+        (["--learning_rate", "nan"], r"learning_rate=nan must be above 0"),
+        (["--gradient_accumulation_steps", "0"], r"gradient_accumulation_steps=0 must be 1 or more"),
+        (["--label_smoothing_factor", "2"], r"label_smoothing_factor=2.0 must be at least 0, and below 1"),
+        (["--generation_num_beams", "0"], r"generation_num_beams=0 must be 1 or more"),
+        (["--num_train_epochs", "0", "--max_steps", "-1"], r"num_train_epochs=0.0 must be above 0"),
+        (["--max_length", "0"], r"max_length=0 must be 2 or more"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -31,8 +31,12 @@ def test_an_earlier_run_is_deleted_only_on_demand_and_only_when_the_new_one_begi
     assert (tmp_path / "run" / "model.safetensors").exists()
     begin_folder(tmp_path / "run", {"task": "translation", "seed": 1}, name="a/b", resume=True)
     assert (tmp_path / "run" / "model.safetensors").exists()
+    (tmp_path / "run" / "checkpoint-2").mkdir()
+    (tmp_path / "run" / "data").mkdir()
+    (tmp_path / "run" / "data" / "mine.txt").touch()
     begin_folder(tmp_path / "run", {"task": "translation", "seed": 2}, name="a/b")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["data", "recipe.yaml"]
+    assert (tmp_path / "run" / "data" / "mine.txt").is_file()
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text()) == {"task": "translation", "seed": 2}
 
 

@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
+from transformer_theatre.recipes.arguments import RunArguments
 from transformer_theatre.recipes.theatre import main
+from transformer_theatre.recipes.training import last_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +279,38 @@ def test_damaged_weights_are_named(trained, tmp_path, capsys):
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     assert main(["translate", str(folder)]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_are_refused(trained, tmp_path, capsys):
+    folder = _copy_without(trained / "mt", tmp_path / "copy", "nothing")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "encoder_layers": 3}), encoding="utf-8")
+    assert main(["translate", str(folder)]) == 2
+    assert "do not fit its config.json: missing keys" in capsys.readouterr().err
+
+
+def test_a_failed_run_ends_with_one_line_and_1(trained, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("out\nof memory")
+
+    monkeypatch.setattr("transformer_theatre.recipes.models.load", fail)
+    assert main(["translate", str(trained / "mt")]) == 1
+    assert capsys.readouterr().err == "theatre: failed: RuntimeError: out of memory (--traceback shows where)\n"
+
+
+def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
+    for step, names in (
+        (2, ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]),
+        (10, []),
+    ):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        for name in names:
+            (tmp_path / f"checkpoint-{step}" / name).touch()
+    args = RunArguments(output_dir=str(tmp_path), resume_from_checkpoint="true")
+    assert last_checkpoint(args) == str(tmp_path / "checkpoint-2")
+    args.resume_from_checkpoint = str(tmp_path / "checkpoint-10")
+    with pytest.raises(ValueError, match=r"no whole checkpoint to resume from: trainer_state.json is missing"):
+        last_checkpoint(args)
 
 
 def test_bytes_that_are_no_text_are_named_with_their_line(trained, stdin, capsys):
