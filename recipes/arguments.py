@@ -113,8 +113,13 @@ class TextDataArguments:
 # Option -> (whether a value fits, what would be right); comparisons are false for what is not a number.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
-        ["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"]
-        + ["generation_num_beams", "save_total_limit"],
+        [
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+            "generation_num_beams",
+            "save_total_limit",
+        ],
         (lambda value: value >= 1, "1 or more"),
     ),
     **dict.fromkeys(["logging_steps", "save_steps", "eval_steps"], (lambda value: value > 0, "above 0")),
