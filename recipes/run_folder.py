@@ -29,7 +29,6 @@ _WRITTEN = [
     "all_results.json",
     "train_results.json",
     "eval_results.json",
-    "runs",
 ]
 # The first line of recipe.yaml in a folder that a run has made.
 _MARK = "# Written by `theatre train` from the recipe "
