@@ -222,6 +222,12 @@ def model_config(config_class: Any, arguments: Any, **given: Any) -> Any:
     return config_class.from_preset(preset, **{k: v for k, v in chosen.items() if v is not None}, **given)
 
 
+def vocabulary_size(config_class: Any, arguments: Any) -> int:
+    """Pieces that the tokenizer should have: what the arguments say, or else their preset."""
+    given = arguments.vocab_size
+    return config_class.from_preset(arguments.preset).vocab_size if given is None else given
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A YAML recipe: its keys and values, and the line of each key."""

@@ -12,7 +12,15 @@ from transformer_theatre.configuration.configuration_gpt import GPTConfig
 from transformer_theatre.modeling.modeling_gpt import GPTForCausalLM
 
 from .anchor import verdict
-from .arguments import Recipe, RunArguments, TextDataArguments, model_arguments, model_config, parse_recipe
+from .arguments import (
+    Recipe,
+    RunArguments,
+    TextDataArguments,
+    model_arguments,
+    model_config,
+    parse_recipe,
+    vocabulary_size,
+)
 from .decoding import continue_text
 from .evaluation import likelihood
 from .model_card import escape, write_model_card
@@ -52,7 +60,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     validation_blocks = encode_blocks(validation, tokenizer, config.max_position_embeddings)
     model = GPTForCausalLM(config)
     model.generation_config.update(do_sample=True, max_new_tokens=config.max_position_embeddings // 2)
-    folder = begin_output(args, recipe, given)
+    folder = begin_output(args, recipe, given, model)
 
     collate = DataCollatorForSeq2Seq(tokenizer)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, blocks, validation_blocks)
@@ -100,9 +108,7 @@ def read_text(data: TextDataArguments, split: str) -> Dataset | None:
 
 def make_tokenizer(data: TextDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name on the training text; or load it."""
-    vocab_size = GPTConfig.from_preset(model_args.preset).vocab_size
-    if model_args.vocab_size is not None:
-        vocab_size = model_args.vocab_size
+    vocab_size = vocabulary_size(GPTConfig, model_args)
     kinds = {
         "bpe": lambda: train_bpe_tokenizer(train["text"], vocab_size, appends_eos=False),
         "character": lambda: train_character_tokenizer(train["text"]),

@@ -12,7 +12,15 @@ from transformer_theatre.configuration.configuration_transformer import Transfor
 from transformer_theatre.modeling.modeling_transformer import TransformerForConditionalGeneration
 
 from .anchor import verdict
-from .arguments import PairDataArguments, Recipe, RunArguments, model_arguments, model_config, parse_recipe
+from .arguments import (
+    PairDataArguments,
+    Recipe,
+    RunArguments,
+    model_arguments,
+    model_config,
+    parse_recipe,
+    vocabulary_size,
+)
 from .attention_picture import draw_attention, readable_tokens
 from .decoding import EXTRA_LENGTH, cross_attention, translate
 from .metrics import score_texts
@@ -63,7 +71,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         if splits[split] is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
-    folder = begin_output(args, recipe, given)
+    folder = begin_output(args, recipe, given, model)
 
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
@@ -95,9 +103,7 @@ def read_split(data: PairDataArguments, split: str) -> Dataset | None:
 
 def make_tokenizer(data: PairDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name, on both sides of the training text; or load it."""
-    vocab_size = TransformerConfig.from_preset(model_args.preset).vocab_size
-    if model_args.vocab_size is not None:
-        vocab_size = model_args.vocab_size
+    vocab_size = vocabulary_size(TransformerConfig, model_args)
     texts = [*train["source"], *train["target"]]
     kinds = {
         "bpe": lambda: train_bpe_tokenizer(texts, vocab_size),

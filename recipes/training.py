@@ -58,8 +58,13 @@ def check_output(args: RunArguments):
     last_checkpoint(args)
 
 
-def begin_output(args: RunArguments, recipe: Recipe, given: dict[str, Any]) -> Path:
-    """Begin the output folder, once for all processes; call it when nothing can be wrong with the input any more."""
+def begin_output(args: RunArguments, recipe: Recipe, given: dict[str, Any], model: PreTrainedModel) -> Path:
+    """Begin the output folder, once for all processes; call it when nothing else can be wrong with the input any more.
+
+    Raises:
+        ValueError: the run should go on from a checkpoint of another model; the folder is then as it was.
+    """
+    same_model(model, last_checkpoint(args))
     with args.main_process_first(local=False, desc="beginning the output folder"):
         if args.process_index == 0:
             contents = {"task": recipe.task, **given}
@@ -143,7 +148,6 @@ def train_and_measure(
         eval_dataset=validation,
         processing_class=tokenizer,
     )
-    same_model(model, last_checkpoint(args))
     warn_of_warmup(args, len(train))
     started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=last_checkpoint(args))

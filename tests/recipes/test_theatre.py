@@ -298,6 +298,14 @@ def test_a_failed_run_ends_with_one_line_and_1(trained, monkeypatch, capsys):
     assert capsys.readouterr().err == "theatre: failed: RuntimeError: out of memory (--traceback shows where)\n"
 
 
+def test_a_refused_resume_leaves_the_recipe_of_the_run_as_it_was(trained, capsys):
+    before = (trained / "gpt" / "recipe.yaml").read_bytes()
+    words = ["--data_dir", str(trained), "--output_dir", str(trained / "gpt"), "--resume_from_checkpoint", "true"]
+    assert main(["train", str(trained / "gpt" / "recipe.yaml"), *words, "--d_model", "32"]) == 2
+    assert "d_model=32 cannot go on from" in capsys.readouterr().err
+    assert (trained / "gpt" / "recipe.yaml").read_bytes() == before
+
+
 def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
     for step, names in (
         (2, ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]),
