@@ -83,7 +83,8 @@ class MultiHeadAttention(nn.Module):
             hidden_states: where queries come from, (batch, queries, d_model).
             attention_mask: as the attention backend wants it, from the library's `create_*_mask`; None allows all (or
                 all that came before, if `is_causal`).
-            memory: where keys and values come from, (batch, keys, d_model); None: from `hidden_states`.
+            memory: where keys and values come from, (batch, keys, d_model); None: from `hidden_states`. With fewer rows
+                than `hidden_states`, each is read by as many rows in turn: the beams of one source.
             past_key_values: keys and values of earlier steps; those of `memory` are computed once.
             **kwargs: for the attention backend.
 
@@ -91,6 +92,9 @@ class MultiHeadAttention(nn.Module):
             The new states (batch, queries, d_model), and the weights (batch, heads, queries, keys) or None if the
             backend does not make them.
         """
+        shape = hidden_states.shape
+        if memory is not None and memory.shape[0] != shape[0]:
+            hidden_states = hidden_states.reshape(memory.shape[0], -1, shape[-1])
         q_BHTK = self._split_heads(self.q_proj(hidden_states))
         k_BHSK, v_BHSK = self._keys_and_values(hidden_states, memory, past_key_values)
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -106,7 +110,7 @@ class MultiHeadAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.out_proj(context_BTHK.flatten(2)), weights_BHTS
+        return self.out_proj(context_BTHK.flatten(2)).view(shape), weights_BHTS
 
     def _split_heads(self, x_BTD: torch.Tensor) -> torch.Tensor:
         return x_BTD.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
@@ -176,16 +180,25 @@ class SinusoidalPositions(nn.Module):
     """Section 3.5: PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos of the same.
 
     Computed from the position at every call, in float32: there is no table to outgrow, to load or to cast.
+
+    Args:
+        d_model: width; even.
+        offset: what the first position counts as; 0 in the paper, after the padding's id in fairseq.
+        fairseq: 10000^(2i/(d_model - 2)) in place of 10000^(2i/d_model), so that the last pair has the longest wave that
+            section 3.5 names, 10000 * 2 pi; tensor2tensor and fairseq have it so
+            (https://github.com/facebookresearch/fairseq/blob/main/fairseq/modules/sinusoidal_positional_embedding.py).
     """
 
-    def __init__(self, d_model: int):
+    def __init__(self, d_model: int, offset: int = 0, fairseq: bool = False):
         super().__init__()
         self.d_model = d_model
+        self.offset = offset
+        self.divisor = d_model - 2 if fairseq else d_model
 
     def forward(self, position_ids: torch.Tensor) -> torch.Tensor:
         """Map positions (batch or 1, positions) to (batch or 1, positions, d_model), float32."""
-        exponents = torch.arange(0, self.d_model, 2, device=position_ids.device, dtype=torch.float32) / self.d_model
-        angles = position_ids[..., None].float() / 10_000.0**exponents
+        exponents = torch.arange(0, self.d_model, 2, device=position_ids.device, dtype=torch.float32) / self.divisor
+        angles = (position_ids + self.offset)[..., None].float() / 10_000.0**exponents
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 

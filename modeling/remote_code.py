@@ -19,7 +19,7 @@ logger = logging.get_logger(__name__)
 
 # `from transformer_theatre.configuration.configuration_x import X` here is `from .configuration_x import X` there.
 _PACKAGE_IMPORT = re.compile(r"^from transformer_theatre\.(configuration|modeling)\.(\w+) import ", re.MULTILINE)
-_SIBLING_IMPORT = re.compile(r"^from \.(\w+) import ", re.MULTILINE)
+_SIBLING_IMPORT = re.compile(r"^from \.(\w+) import (?:\(\s*)?(\w+)(?:[^\n(]*\n|[^)]*\)\n)", re.MULTILINE)
 
 
 class CodeExporter:
@@ -33,7 +33,7 @@ class CodeExporter:
         self.auto_classes = auto_classes
 
     def __call__(self, model: PreTrainedModel, folder: str | Path):
-        """Write `model`'s files into `folder`, and set `model.config.auto_map`.
+        """Write `model`'s files into `folder`, and set `model.config.auto_map` (and `custom_pipelines`, where it has any).
 
         A class that somebody derived from one of ours is left to the library, which writes code only where
         `register_for_auto_class` was called: our code would not be what the model runs.
@@ -55,6 +55,8 @@ class CodeExporter:
                     auto_map[auto_class] = _reference(member)
         sources = flat_sources(model_class)
         model.config.auto_map = auto_map
+        if hasattr(model_class, "custom_pipelines"):
+            model.config.custom_pipelines = model_class.custom_pipelines
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in sources.items():
@@ -75,11 +77,31 @@ def flat_sources(model_class: type[PreTrainedModel]) -> dict[str, str]:
             continue
         text = path.read_text(encoding="utf-8")
         modules += [f"transformer_theatre.{part}.{stem}" for part, stem in _PACKAGE_IMPORT.findall(text)]
-        modules += [f"{module.__package__}.{stem}" for stem in _SIBLING_IMPORT.findall(text)]
+        modules += [f"{module.__package__}.{match[1]}" for match in _SIBLING_IMPORT.finditer(text)]
         flat[path.name] = _PACKAGE_IMPORT.sub(r"from .\2 import ", text)
         if re.search(r"^\s*(from|import) transformer_theatre\b", flat[path.name], re.MULTILINE):
             raise ValueError(f"{path} imports a part of transformer_theatre that cannot travel to the Hub.")
-    return flat
+    return {name: _with_indirect_imports(name, flat) for name in flat}
+
+
+def _with_indirect_imports(name: str, flat: dict[str, str]) -> str:
+    """Import in a file what its siblings import: older versions of the library (5.4) fetch no more than a file names itself."""
+    imported = {file: {match[1]: match[2] for match in _SIBLING_IMPORT.finditer(text)} for file, text in flat.items()}
+    reached, waiting = dict(imported[name]), list(imported[name])
+    while waiting:
+        for stem, what in imported[f"{waiting.pop()}.py"].items():
+            if stem not in reached:
+                reached[stem] = what
+                waiting.append(stem)
+    lines = [
+        f"from .{stem} import {what}  # noqa: F401\n"
+        for stem, what in sorted(reached.items())
+        if stem not in imported[name]
+    ]
+    if not lines:
+        return flat[name]
+    end = max(match.end() for match in _SIBLING_IMPORT.finditer(flat[name]))
+    return flat[name][:end] + "".join(lines) + flat[name][end:]
 
 
 def _reference(cls: type) -> str:

@@ -18,7 +18,6 @@ from babel.core import default_locale
 
 from .anchor import verdict
 from .dates import LANGUAGES, date_corpus, describe_corpus, normalize_date_text, render_date, write_corpus
-from .decoding import translate
 from .run_folder import check_folder, recipe_of, write_metrics
 from .train import load_recipe, train
 from .train_translation import Translation, card, draw
@@ -31,14 +30,12 @@ STRANGER = """
 import sys
 
 sys.modules["transformer_theatre"] = None  # importing the package now fails, as where it is not installed
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM
 
 folder, text = sys.argv[1:]
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True)
 assert model.__class__.__module__.startswith("transformers_modules."), model.__class__.__module__
-output = model.generate(**tokenizer([text], return_tensors="pt"))
-print(tokenizer.batch_decode(output, skip_special_tokens=True)[0])
+print(model.translate([text])[0])
 """
 
 
@@ -86,7 +83,7 @@ def demo(folder: Path, date: str | None = None) -> int:
     card(run, recipe, contract=contract, by_language=by_language)
 
     _heading("4. The stranger: another process, which cannot import this package, loads the model")
-    answer, expected = read_as_a_stranger(folder, text), translate(run.model, run.tokenizer, [text])[0]
+    answer, expected = read_as_a_stranger(folder, text), run.model.translate([text], tokenizer=run.tokenizer)[0]
     print(f"    {text}  ->  {answer}")
     if answer != expected:
         print(f"    FAIL: this process reads {expected}; the model did not survive its being saved.")

@@ -8,7 +8,6 @@ import torch
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
-from .decoding import translate
 from .metrics import score_texts
 from .models import load
 from .text_data import read_documents, read_pairs
@@ -33,9 +32,8 @@ def evaluate_pairs(name: str, source: Path, target: Path | None, num_beams: int 
     """
     pairs = read_pairs(source, target)
     model, tokenizer = load(name, "AutoModelForSeq2SeqLM")
-    scores = score_texts(
-        translate(model, tokenizer, pairs["source"], num_beams=num_beams, progress=True), pairs["target"]
-    )
+    translated = model.translate(pairs["source"][:], tokenizer=tokenizer, num_beams=num_beams, progress=True)
+    scores = score_texts(translated, pairs["target"])
     nll, tokens = negative_log_likelihood(model, tokenizer, encode_pairs(pairs, tokenizer, max_length=10**9))
     return {
         **scores,
@@ -45,16 +43,21 @@ def evaluate_pairs(name: str, source: Path, target: Path | None, num_beams: int 
 
 
 def evaluate_text(name: str, path: Path) -> dict[str, Any]:
-    """Score a GPT: perplexity and bits per byte of a text, read in blocks as long as the model's context.
+    """Score a language model: perplexity and bits per byte of a text, read in rows of `longest_row` tokens.
 
     Raises:
         ValueError: the model or the file cannot be read.
     """
     texts = read_documents(path)
     model, tokenizer = load(name, "AutoModelForCausalLM")
-    blocks = encode_blocks(texts, tokenizer, model.config.max_position_embeddings)
+    blocks = encode_blocks(texts, tokenizer, longest_row(model))
     nll, tokens = negative_log_likelihood(model, tokenizer, blocks)
     return likelihood(nll, tokens, sum(len(text.encode()) for text in texts["text"]))
+
+
+def longest_row(model: PreTrainedModel) -> int:
+    """Tokens in a row of text: as many as the model takes, or 128 where it takes any number, as an LSTM does."""
+    return getattr(model.config, "max_position_embeddings", None) or 128
 
 
 def likelihood(nll: float, tokens: int, text_bytes: int) -> dict[str, float | int]:

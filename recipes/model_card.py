@@ -11,7 +11,7 @@ import torch
 import transformers
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 
 # Where each figure of metrics.json comes from, in the order of the card's table.
@@ -23,21 +23,25 @@ _RESULTS = {
     "eval_nll": "validation negative log-likelihood per token, nats",
     "eval_bits_per_byte": "validation bits per byte of text",
 }
+# By the Hub's name of what a model does.
 _USAGE = {
-    "theatre_transformer": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+    "translation": """from transformers import AutoModelForSeq2SeqLM, pipeline
 
 name = "{place}"  # {what}
-tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 model = AutoModelForSeq2SeqLM.from_pretrained(name, trust_remote_code=True)
-inputs = tokenizer([{example!r}], return_tensors="pt")
-print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True))""",
-    "theatre_gpt": """from transformers import AutoModelForCausalLM, AutoTokenizer
+print(model.translate([{example!r}]))  # any number of texts, in any order
+
+translator = pipeline("translation", model=name, trust_remote_code=True)
+print(translator({example!r}))""",
+    "text-generation": """from transformers import AutoModelForCausalLM
 
 name = "{place}"  # {what}
-tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)
-inputs = tokenizer([{example!r}], return_tensors="pt")
-print(tokenizer.batch_decode(model.generate(**inputs)))""",
+print(model.continue_text([{example!r}], max_new_tokens=200))""",
+}
+_LIMITS = {
+    "translation": "It maps text of the kind it was trained on, one sentence at a time, and knows nothing else.",
+    "text-generation": "It continues text of the kind it was trained on. What it writes is not checked against any fact.",
 }
 _CITATION = {
     "theatre_transformer": """@inproceedings{vaswani2017attention,
@@ -53,8 +57,13 @@ _CITATION = {
   institution = {OpenAI},
   year        = {2018},
 }""",
+    "theatre_lstm": """@inproceedings{luong2015effective,
+  title     = {Effective Approaches to Attention-based Neural Machine Translation},
+  author    = {Luong, Minh-Thang and Pham, Hieu and Manning, Christopher D.},
+  booktitle = {Proceedings of the 2015 Conference on Empirical Methods in Natural Language Processing},
+  year      = {2015},
+}""",
 }
-_PIPELINE_TAG = {"theatre_transformer": "translation", "theatre_gpt": "text-generation"}
 
 
 def template_path() -> Path:
@@ -102,6 +111,7 @@ def write_model_card(
         The path of the card.
     """
     kind = model.config.model_type
+    does = "translation" if model.config.is_encoder_decoder else "text-generation"
     results = [
         {
             "name": key.removeprefix("test_").removeprefix("eval_"),
@@ -112,7 +122,7 @@ def write_model_card(
     ]
     picture = folder / "figures" / "attention.png"
     card = ModelCard.from_template(
-        _metadata(kind, name, recipe, metrics, languages),
+        _metadata(does, name, recipe, metrics, languages),
         template_path=str(template_path()),
         title=escape(name),
         summary=_summary(kind, recipe_name),
@@ -122,9 +132,9 @@ def write_model_card(
         tokenizer_kind="characters" if recipe.get("tokenizer") == "character" else "byte-level BPE pieces",
         seed=recipe.get("seed", 42),
         versions={"transformers": transformers.__version__},
-        usage=_fenced(_USAGE[kind].format(**_place(recipe), example=example)),
+        usage=_fenced(_USAGE[does].format(**_place(recipe), example=example)),
         picture="figures/attention.png" if picture.is_file() else None,
-        limits=_limits(kind),
+        limits=_limits(does),
         data=data,
         procedure=_procedure(metrics, model.device),
         recipe=_fenced(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()),
@@ -155,7 +165,7 @@ def _figure(key: str, value: float) -> str:
     return f"{100 * value:.2f}" if key == "test_exact_match" else f"{value:.2f}" if value >= 10 else f"{value:.4f}"
 
 
-def _metadata(kind: str, name: str, recipe: dict, metrics: dict, languages: list[str]) -> ModelCardData:
+def _metadata(does: str, name: str, recipe: dict, metrics: dict, languages: list[str]) -> ModelCardData:
     names = {
         "test_bleu": ("bleu", "BLEU"),
         "test_chrf": ("chrf", "chrF2"),
@@ -163,7 +173,7 @@ def _metadata(kind: str, name: str, recipe: dict, metrics: dict, languages: list
     }
     results = [
         EvalResult(
-            task_type=_PIPELINE_TAG[kind],
+            task_type=does,
             dataset_type=_dataset(recipe),
             dataset_name=_dataset(recipe),
             metric_type=metric_type,
@@ -176,7 +186,7 @@ def _metadata(kind: str, name: str, recipe: dict, metrics: dict, languages: list
     return ModelCardData(
         language=languages or None,
         library_name="transformers",
-        pipeline_tag=_PIPELINE_TAG[kind],
+        pipeline_tag=does,
         tags=["transformer-theatre", "from-scratch"],
         model_name=name if results else None,
         eval_results=results or None,
@@ -195,12 +205,15 @@ def _summary(kind: str, name: str) -> str:
     what = {
         "theatre_transformer": 'The original Transformer ("Attention Is All You Need", 2017)',
         "theatre_gpt": 'A GPT ("Improving Language Understanding by Generative Pre-Training", 2018)',
+        "theatre_lstm": "An LSTM, of the kind that the Transformer replaced",
     }[kind]
     return f"{what}, trained from scratch; the recipe started from {escape(name)} of Transformer Theatre."
 
 
 def _architecture(model: PreTrainedModel) -> str:
     config = model.config
+    if config.model_type == "theatre_lstm":
+        return _lstm_architecture(config)
     norm = "pre-norm" if config.norm_first else "post-norm"
     if config.is_encoder_decoder:
         return (
@@ -214,13 +227,20 @@ def _architecture(model: PreTrainedModel) -> str:
     )
 
 
-def _limits(kind: str) -> str:
-    limits = {
-        "theatre_transformer": "It maps text of the kind it was trained on, one sentence at a time, and knows nothing else.",
-        "theatre_gpt": "It continues text of the kind it was trained on. What it writes is not checked against any fact.",
-    }[kind]
+def _lstm_architecture(config: PreTrainedConfig) -> str:
+    size = f"{config.num_hidden_layers} LSTM layers of width {config.hidden_size}"
+    if not config.is_encoder_decoder:
+        return f"decoder only, {size}"
+    direction = "bidirectional" if config.bidirectional else "backwards" if config.reverse_source else "forwards"
+    attention = "without attention" if config.attention == "none" else "with Luong's attention"
+    feeding = " and input feeding" if config.input_feeding else ""
+    return f"encoder-decoder, {size} each, the encoder {direction}, {attention}{feeding}"
+
+
+def _limits(does: str) -> str:
     return (
-        f"{limits} It repeats whatever bias its training text has. Measure it on your own text before you rely on it."
+        f"{_LIMITS[does]} It repeats whatever bias its training text has. Measure it on your own text before you rely "
+        "on it."
     )
 
 

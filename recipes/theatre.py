@@ -20,6 +20,7 @@ DESCRIPTION = """Train the original Transformer and a GPT from scratch on your o
   theatre translate MODEL < source.txt            translate lines
   theatre generate MODEL --prompt "Once"          continue a text
   theatre evaluate MODEL --source F --target F    score a model
+  theatre convert MODEL FOLDER                    make a model from elsewhere ours, such as OPUS-MT or GPT-2
 
 MODEL is the output folder of a run, or a model on the Hub ("user/repository")."""
 
@@ -55,10 +56,19 @@ def parser() -> argparse.ArgumentParser:
     translate.add_argument("model", help="output folder of a run, or a model on the Hub")
     translate.add_argument("--num_beams", type=_positive, help="beams of the search (default: the model's)")
     translate.add_argument(
-        "--batch_tokens",
+        "--alpha", type=float, default=0.6, help="of the length penalty ((5 + tokens) / 6) ** alpha (default: 0.6)"
+    )
+    translate.add_argument(
+        "--n_best",
         type=_positive,
-        default=4096,
-        help="padded source tokens in a batch, times beams (default: 4096)",
+        default=1,
+        help="translations of each line; above 1 a line of output is: number of the line, tab, score, tab, translation",
+    )
+    translate.add_argument(
+        "--max_tokens_per_batch",
+        type=_positive,
+        default=8192,
+        help="padded source tokens in a batch, times beams (default: 8192)",
     )
 
     generate = commands.add_parser("generate", help="continue a text")
@@ -79,6 +89,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--target", type=Path, help="file of target lines, parallel to the source")
     evaluate.add_argument("--text", type=Path, help="running text, for a GPT")
     evaluate.add_argument("--num_beams", type=_positive, help="beams of the search (default: the model's)")
+
+    from .conversion.command_line import add_parser
+
+    add_parser(commands)
     return top
 
 
@@ -90,18 +104,22 @@ def _positive(word: str) -> int:
 
 def run_translate(arguments: argparse.Namespace) -> int:
     """Translate lines of stdin to lines of stdout, as many, in the same order; blank lines stay blank."""
-    from .decoding import translate
     from .models import load
 
     model, tokenizer = load(arguments.model, "AutoModelForSeq2SeqLM")
     typed = sys.stdin.isatty()
     if typed:
         print("Type a line and press Enter; Ctrl-D ends.", file=sys.stderr)
+    options = {name: getattr(arguments, name) for name in ("num_beams", "alpha", "n_best", "max_tokens_per_batch")}
+    options |= {"tokenizer": tokenizer, "progress": not typed and sys.stderr.isatty()}
+    model.translate([], **options)  # a wrong option is named before a line is read
     for first, lines in _chunks(1 if typed else CHUNK):
-        options = {"num_beams": arguments.num_beams, "batch_tokens": arguments.batch_tokens, "first_line": first}
-        for text in translate(model, tokenizer, lines, progress=not typed and sys.stderr.isatty(), **options):
-            # A line in must be a line out, whatever the model wrote.
-            print(" ".join(text.splitlines()))
+        found = model.translate(lines, return_scores=True, first_number=first, **options)
+        for number, best in enumerate(found, first):
+            for translation in best if arguments.n_best > 1 else [best]:
+                # A line in must be a line out, whatever the model wrote.
+                text = " ".join(translation.text.splitlines())
+                print(f"{number}\t{translation.score:.4f}\t{text}" if arguments.n_best > 1 else text)
         sys.stdout.flush()
     return 0
 
@@ -124,17 +142,15 @@ def _chunks(size: int) -> Iterator[tuple[int, list[str]]]:
 
 def run_generate(arguments: argparse.Namespace) -> int:
     """Print a prompt and its continuation."""
-    from .decoding import continue_text
     from .models import load
 
     model, tokenizer = load(arguments.model, "AutoModelForCausalLM")
     if arguments.prompt is None and sys.stdin.isatty():
         print("Type a text to continue; Ctrl-D ends it.", file=sys.stderr)
     prompt = _read_prompt() if arguments.prompt is None else arguments.prompt
-    text = continue_text(
-        model,
-        tokenizer,
-        prompt,
+    [text] = model.continue_text(
+        [prompt],
+        tokenizer=tokenizer,
         max_new_tokens=arguments.max_new_tokens,
         temperature=arguments.temperature,
         top_k=arguments.top_k,
@@ -163,6 +179,13 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         figures = evaluate_pairs(arguments.model, arguments.source, arguments.target, arguments.num_beams)
     print(json.dumps(figures, indent=2))
     return 0
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    """Make a model from elsewhere ours, or ours one of theirs."""
+    from .conversion.convert import run
+
+    return run(arguments)
 
 
 def run_demo(arguments: argparse.Namespace) -> int:

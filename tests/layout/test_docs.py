@@ -1,6 +1,10 @@
 import re
+from pathlib import Path
 
 import pytest
+
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def _links(repository):
@@ -27,7 +31,8 @@ def test_every_test_that_the_docs_name_exists(repository):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "docs/translation.md", "docs/gpt.md", "docs/theatre.md"]
+    "name",
+    ["README.md", "CONTRIBUTING.md", "docs/translation.md", "docs/gpt.md", "docs/theatre.md", "docs/convert.md"],
 )
 def test_every_relative_link_leads_somewhere(repository, name):
     page = repository / name

@@ -9,7 +9,7 @@ import pytest
 
 LAYERS = {"configuration": 0, "modeling": 1, "recipes": 2}
 # What every stranger who loads a model has installed.
-TRAVELLING = {"torch", "transformers", "huggingface_hub", "transformer_theatre", *sys.stdlib_module_names}
+TRAVELLING = {"torch", "tqdm", "transformers", "huggingface_hub", "transformer_theatre", *sys.stdlib_module_names}
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = [(layer, path) for layer in LAYERS for path in sorted((REPOSITORY / layer).rglob("*.py"))]

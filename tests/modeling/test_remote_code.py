@@ -7,16 +7,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from transformer_theatre import GPTForCausalLM, GPTModel, TransformerForConditionalGeneration, TransformerModel
+from transformer_theatre import LSTMConfig, LSTMForCausalLM, TransformerConfig, TransformerForConditionalGeneration
 from transformer_theatre.modeling import AUTO_CLASSES
 from transformer_theatre.modeling.remote_code import flat_sources
 
 
 CLASSES = {
-    "AutoModel-seq2seq": (TransformerModel, "AutoModel"),
-    "AutoModelForSeq2SeqLM": (TransformerForConditionalGeneration, "AutoModelForSeq2SeqLM"),
-    "AutoModel-gpt": (GPTModel, "AutoModel"),
-    "AutoModelForCausalLM": (GPTForCausalLM, "AutoModelForCausalLM"),
+    f"{auto_class}-{model_class.config_class.model_type}": (model_class, auto_class)
+    for auto_class, members in AUTO_CLASSES.items()
+    for model_class in members
 }
 
 STRANGER = """
@@ -28,10 +27,9 @@ import transformers
 folder, again, auto_class = sys.argv[1:]
 model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True).eval()
 assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
-ids = torch.tensor([[3, 4, 5, 6]])
-inputs = {"decoder_input_ids": ids[:, :2]} if model.config.is_encoder_decoder else {}
-torch.save(model(ids, **inputs)[0].detach(), again + ".pt")
+torch.save(model(**torch.load(folder + "/inputs.pt"))[0].detach(), again + ".pt")
 model.save_pretrained(again)
+torch.save(torch.load(folder + "/inputs.pt"), again + "/inputs.pt")
 """
 
 
@@ -42,20 +40,36 @@ def _load_as_a_stranger(folder, again, auto_class):
     return torch.load(f"{again}.pt")
 
 
+@pytest.fixture
+def make(make_transformer, make_gpt, make_lstm):
+    """Build a tiny model of any class."""
+
+    def build(model_class):
+        if model_class.config_class is LSTMConfig:
+            fields = {"is_encoder_decoder": False} if model_class is LSTMForCausalLM else {}
+            return make_lstm(model_class, **fields)
+        config = (
+            make_transformer() if model_class.config_class is TransformerConfig else make_gpt(norm_first=True)
+        ).config
+        return model_class(config).eval()
+
+    return build
+
+
 @pytest.mark.parametrize(("model_class", "auto_class"), CLASSES.values(), ids=CLASSES)
-def test_a_stranger_gets_the_same_from_every_class_and_can_save_it_again(
-    make_transformer, make_gpt, tmp_path, model_class, auto_class
-):
-    head = make_gpt(norm_first=True) if "GPT" in model_class.__name__ else make_transformer()
-    model = head if type(head) is model_class else head.model
+def test_a_stranger_gets_the_same_from_every_class_and_can_save_it_again(make, tmp_path, model_class, auto_class):
+    model = make(model_class)
     ids = torch.tensor([[3, 4, 5, 6]])
-    inputs = {"decoder_input_ids": ids[:, :2]} if model.config.is_encoder_decoder else {}
-    expected = model(ids, **inputs)[0]
+    inputs = {"input_ids": ids[:, None] if auto_class == "AutoModelForMultipleChoice" else ids}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids[:, :2]
+    expected = model(**inputs)[0]
 
     model.save_pretrained(tmp_path / "first")
+    torch.save(inputs, tmp_path / "first" / "inputs.pt")
     assert_close(_load_as_a_stranger(tmp_path / "first", tmp_path / "second", auto_class), expected)
     assert_close(_load_as_a_stranger(tmp_path / "second", tmp_path / "third", auto_class), expected)
-    assert_close(model_class.from_pretrained(tmp_path / "third").eval()(ids, **inputs)[0], expected)
+    assert_close(model_class.from_pretrained(tmp_path / "third").eval()(**inputs)[0], expected)
 
 
 @pytest.mark.parametrize("model_class", [c for members in AUTO_CLASSES.values() for c in members])
@@ -67,13 +81,25 @@ def test_published_files_import_nothing_of_the_package(model_class):
                 assert node.level == 1
                 assert f"{node.module}.py" in sources, f"{name} imports {node.module}, which does not travel"
             elif isinstance(node, ast.ImportFrom):
-                assert node.module.split(".")[0] in (
-                    "collections",
-                    "transformers",
-                    "torch",
-                    "typing",
+                assert node.module.split(".")[0] in {
                     "huggingface_hub",
-                )
+                    "torch",
+                    "tqdm",  # the library needs it too
+                    "transformers",
+                    *sys.stdlib_module_names,
+                }
+
+
+@pytest.mark.parametrize("model_class", [c for members in AUTO_CLASSES.values() for c in members])
+def test_published_files_name_all_that_their_siblings_need(model_class):
+    """Version 5.4 of the library fetches the files that a file imports, and not those which these import."""
+    sources = flat_sources(model_class)
+    direct = {
+        name: {f"{n.module}.py" for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom) and n.level}
+        for name, text in sources.items()
+    }
+    for siblings in direct.values():
+        assert set().union(*(direct[sibling] for sibling in siblings)) <= siblings
 
 
 def test_a_class_of_somebody_else_is_saved_without_our_code(make_transformer, tmp_path):

@@ -102,6 +102,19 @@ def test_lines_in_are_lines_out(trained, stdin, capsys):
     assert lines[1] == lines[2] == lines[5] == ""
 
 
+def test_the_best_of_each_line_come_with_number_and_score(trained, stdin, capsys):
+    lines = b"ein hund\n\nkatze\n"
+    stdin(lines)
+    assert main(["translate", str(trained / "mt"), "--num_beams", "3", "--n_best", "2", "--alpha", "0.6"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [number for number, _, _ in rows] == ["1", "1", "2", "2", "3", "3"]
+    assert all(float(rows[i][1]) >= float(rows[i + 1][1]) for i in (0, 2, 4))
+    stdin(lines)
+    assert main(["translate", str(trained / "mt"), "--num_beams", "3"]) == 0
+    best = capsys.readouterr().out.split("\n")[:3]
+    assert [rows[i][2] for i in (0, 2, 4)] == best
+
+
 def test_nothing_in_is_nothing_out(trained, stdin, capsys):
     stdin(b"")
     assert main(["translate", str(trained / "mt")]) == 0
@@ -140,6 +153,12 @@ def _copy_without(folder, target, name):
 WRONG = {
     "no-command": ([], 2, "COMMAND"),
     "unknown-command": (["trian"], 2, "invalid choice: 'trian'"),
+    "more-than-beams": (
+        ["translate", "{folder}/mt", "--n_best", "5", "--num_beams", "2"],
+        2,
+        "n_best=5 must be at most num_beams=2",
+    ),
+    "alpha": (["translate", "{folder}/mt", "--alpha", "-1"], 2, "alpha=-1.0 must be 0 or more"),
     "no-beams": (["translate", "{folder}/mt", "--num_beams", "0"], 2, "must be a whole number, 1 or more"),
     "unknown-recipe": (["train", "multi30k-de-en/smal"], 2, "did you mean 'multi30k-de-en/small'"),
     "unknown-option": (["train", "multi30k-de-en/small", "--lerning_rate", "1"], 2, "did you mean 'learning_rate'"),

@@ -1,0 +1,175 @@
+"""Text goes on: continuation and scoring of text by causal models that know their tokenizer; it travels with their code."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .decoding import Rows, sample
+from .progress import progress_bar
+from .text_batches import (
+    batches_by_length,
+    check_options,
+    check_texts,
+    constraints_of,
+    in_evaluation,
+    padded,
+    token_log_probs,
+    tokenizer_of,
+)
+
+
+class TextContinuation:
+    """Strings to what may come after them, for causal models."""
+
+    @in_evaluation
+    def continue_text(
+        self,
+        prompts: Sequence[str],
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        max_new_tokens: int = 500,
+        temperature: float = 0.8,
+        top_k: int = 200,
+        top_p: float = 1.0,
+        no_repeat_ngram_size: int = 0,
+        seed: int | None = None,
+        max_tokens_per_batch: int = 8192,
+        progress: bool | None = None,
+    ) -> list[str]:
+        """Continue prompts, beyond the model's context too: when it is full, the newer half of it is kept.
+
+        Args:
+            prompts: what each text begins with; an empty one: the beginning of a document.
+            tokenizer: the model's; None: the one that was saved beside it.
+            max_new_tokens: tokens; fewer where the document ends.
+            temperature: below 1 likely tokens become likelier; 0 takes the likeliest each time.
+            top_k: draw from the likeliest so many tokens; 0: from all.
+            top_p: draw from the likeliest tokens that together have this probability.
+            no_repeat_ngram_size: no n-gram of so many tokens is written twice; 0: any may be.
+            seed: of the draw.
+            max_tokens_per_batch: padded tokens of the prompts and their continuations.
+            progress: show a bar on stderr; None: where there is more than one batch.
+
+        Returns:
+            The continuations, without the prompts.
+
+        Raises:
+            ValueError: an option is out of its range; a prompt is no string, fills the context, or holds a character that
+                the tokenizer does not know.
+        """
+        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        check_options(
+            **options,
+            max_new_tokens=max_new_tokens,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            max_tokens_per_batch=max_tokens_per_batch,
+        )
+        check_texts("prompts", prompts)
+        tokenizer = tokenizer_of(self, tokenizer)
+        texts = [self._encode_prompt(prompt, tokenizer) for prompt in prompts]
+        starts = [len(ids) for ids in texts]
+        options["generator"] = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        lengths = {i: len(ids) + max_new_tokens for i, ids in enumerate(texts)}
+        batches = list(batches_by_length(lengths, max_tokens_per_batch))
+        with progress_bar(
+            len(texts), "continuing", "text", shown=len(batches) > 1 if progress is None else progress
+        ) as bar:
+            for batch in batches:
+                ends = {i: starts[i] + max_new_tokens for i in batch}
+                self._continue(texts, ends, constraints_of(self, no_repeat_ngram_size), options)
+                bar.update(len(batch))
+        return [
+            str(tokenizer.decode(ids[start:], skip_special_tokens=True))
+            for ids, start in zip(texts, starts, strict=True)
+        ]
+
+    def _continue(self, texts: list[list[int]], ends: dict[int, int], constraints: Any, options: dict[str, Any]):
+        """Write on, in place, until each text has ended, or has as many tokens as `ends` says."""
+        limit = self._context()
+        while ends:
+            going_on = list(ends)
+            contexts = [
+                texts[i] if limit is None or len(texts[i]) < limit else texts[i][-limit // 2 :] for i in going_on
+            ]
+            # Padding takes up positions of the cache: what the longest leaves is what there is.
+            room = None if limit is None else limit - max(map(len, contexts))
+            most = [min(ends[i] - len(texts[i]), room or ends[i]) for i in going_on]
+            inputs = padded(contexts, self, side="left")
+            written = sample(Rows(self, inputs["attention_mask"]), inputs["input_ids"], most, constraints, **options)
+            for i, hypothesis in zip(going_on, written, strict=True):
+                texts[i] = [*texts[i], *hypothesis.token_ids]
+                if hypothesis.is_finished or len(texts[i]) >= ends[i]:
+                    del ends[i]
+
+    @in_evaluation
+    def score(
+        self,
+        texts: Sequence[str],
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        max_tokens_per_batch: int = 8192,
+        progress: bool | None = None,
+    ) -> list[list[float]]:
+        """Tell how likely the model finds given texts.
+
+        Args:
+            texts: each as a document of its own.
+            tokenizer: the model's; None: the one that was saved beside it.
+            max_tokens_per_batch: padded tokens.
+            progress: show a bar on stderr; None: where there is more than one batch.
+
+        Returns:
+            For each text the log-probability (nats) of every token of it, given those before it and the start of a document;
+            where the tokenizer has no start token, nothing predicts the first token, which is then left out.
+
+        Raises:
+            ValueError: a text is no string, or has more tokens than the model has positions.
+        """
+        check_texts("texts", texts)
+        if not texts:
+            return []
+        tokenizer = tokenizer_of(self, tokenizer)
+        encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        if tokenizer.bos_token_id is not None:
+            encoded = [[tokenizer.bos_token_id, *ids] for ids in encoded]
+        limit = self._context()
+        for number, ids in enumerate(encoded, 1):
+            if limit is not None and len(ids) - 1 > limit:
+                raise ValueError(f"Text {number} has {len(ids) - 1} tokens; the model has {limit} learned positions.")
+
+        def logits_of(batch: list[int]) -> torch.Tensor:
+            return self(**padded([encoded[i][:-1] or encoded[i] for i in batch], self)).logits
+
+        lengths = {i: max(1, len(ids)) for i, ids in enumerate(encoded) if ids}
+        targets = [ids[1:] for ids in encoded]
+        return token_log_probs(logits_of, targets, lengths, max_tokens_per_batch, progress)
+
+    def _context(self) -> int | None:
+        """Positions that the model has; None: no limit."""
+        return getattr(self.config, "max_position_embeddings", None)
+
+    def _encode_prompt(self, prompt: str, tokenizer: Any) -> list[int]:
+        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.bos_token_id]
+        limit = self._context()
+        if limit is not None and len(ids) >= limit:
+            raise ValueError(
+                f"The prompt has {len(ids)} tokens; the model has {limit} learned positions, so give fewer."
+            )
+        if ids == [None]:
+            raise ValueError(
+                "The prompt is empty, and the tokenizer has no token that begins a document: give some text."
+            )
+        unknown = tokenizer.unk_token_id
+        if unknown is not None and unknown in ids and tokenizer.unk_token != tokenizer.bos_token:
+            strange = next(
+                (c for c in prompt if unknown in tokenizer(c, add_special_tokens=False)["input_ids"]), prompt
+            )
+            raise ValueError(
+                f"The prompt holds {strange!r}, which does not occur in the text that the tokenizer learned from."
+            )
+        return ids
+
+
+__all__ = ["TextContinuation"]

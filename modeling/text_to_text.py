@@ -1,0 +1,346 @@
+"""Text in, text out: translation, and whatever else maps text to text, by models that know their tokenizer.
+
+It travels with a model's code, so that what `from_pretrained(..., trust_remote_code=True)` loads has these methods too, and
+`pipeline("translation")`, which the library's fifth version has no more, works with such a model.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
+
+from .decoding import Hypothesis, Rows, beam_search, sample
+from .progress import progress_bar
+from .text_batches import (
+    batches_by_length,
+    check_options,
+    check_texts,
+    constraints_of,
+    in_evaluation,
+    padded,
+    token_log_probs,
+    tokenizer_of,
+)
+
+
+# Section 6.1: "maximum output length during inference to input length + 50".
+EXTRA_LENGTH = 50
+
+
+class Translation(NamedTuple):
+    """A translation and what is known of it."""
+
+    text: str
+    score: float  # what translations are ranked by: log_prob over the length penalty
+    log_prob: float  # of all tokens, nats
+    tokens: list[str]  # as the tokenizer names them, the end token included
+    source_tokens: list[str]
+    alignment: torch.Tensor | None  # (heads, tokens, source tokens): what the last layer looked at; rows sum to 1
+
+
+@contextmanager
+def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Only the eager attention has weights to show."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+class TextToText:
+    """Strings to strings, for encoder-decoders.
+
+    Sources are sorted by length and fill batches of a number of tokens; results come in the order of the sources. A blank
+    source gives a blank text, and never meets the model.
+    """
+
+    # For the configuration: where the library finds what `pipeline("translation")` is with this model.
+    custom_pipelines = {"translation": {"impl": "text_to_text.TranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}}
+
+    @in_evaluation
+    def translate(
+        self,
+        texts: Sequence[str],
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        num_beams: int | None = None,
+        alpha: float = 0.6,
+        n_best: int = 1,
+        prefixes: Sequence[str] | None = None,
+        no_repeat_ngram_size: int = 0,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        return_scores: bool = False,
+        return_alignment: bool = False,
+        max_tokens_per_batch: int = 8192,
+        progress: bool | None = None,
+        first_number: int = 1,
+    ) -> Any:
+        """Translate texts, in any number and of any length.
+
+        Args:
+            texts: one source each.
+            tokenizer: the model's; None: the one that was saved beside it.
+            num_beams: running hypotheses of the beam search; 1: greedy; None: what the generation configuration says, or 4.
+            alpha: exponent of the length penalty ((5 + tokens) / 6) ** alpha (section 6.1); more favours longer texts.
+            n_best: translations of each source, at most `num_beams`; the best first.
+            prefixes: what each translation must begin with.
+            no_repeat_ngram_size: no n-gram of so many tokens is written twice; 0: any may be.
+            do_sample: draw each token, `n_best` times, instead of searching.
+            temperature: of the draw; below 1 likely tokens become likelier.
+            top_k: draw from the likeliest so many tokens; 0: from all.
+            top_p: draw from the likeliest tokens that together have this probability.
+            seed: of the draw.
+            return_scores: return `Translation`s instead of strings.
+            return_alignment: return `Translation`s that say what each token looked at in the source.
+            max_tokens_per_batch: padded source tokens, times beams.
+            progress: show a bar on stderr; None: where there is more than one batch.
+            first_number: number of the first text, for messages.
+
+        Returns:
+            A list as long as `texts`: of strings, or of `Translation`s where scores or the alignment are asked for; with
+            `n_best` above 1 of lists of them.
+
+        Raises:
+            ValueError: an option is out of its range, a text is no string or has more tokens than the model has learned
+                positions, or a model without attention to the source is asked for an alignment.
+        """
+        num_beams = num_beams or self.generation_config.num_beams or 4
+        check_options(
+            num_beams=num_beams,
+            alpha=alpha,
+            n_best=n_best,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            max_tokens_per_batch=max_tokens_per_batch,
+        )
+        if n_best > num_beams and not do_sample:
+            raise ValueError(f"n_best={n_best} must be at most num_beams={num_beams}.")
+        if prefixes is not None and len(prefixes) != len(texts):
+            raise ValueError(f"There are {len(prefixes)} prefixes for {len(texts)} texts: give one each.")
+        check_texts("texts", texts)
+        tokenizer = tokenizer_of(self, tokenizer)
+        sources = self._encode_sources(texts, tokenizer, first_number)
+        starts = _encode_prefixes(prefixes, tokenizer) if prefixes else {}
+
+        search = functools.partial(beam_search, num_beams=num_beams, alpha=alpha, n_best=n_best)
+        if do_sample or num_beams == 1:
+            draw = {
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+                "generator": None if seed is None else torch.Generator(self.device).manual_seed(seed),
+            }
+            search = functools.partial(_samples, n_best=n_best, **(draw if do_sample else {"temperature": 0}))
+        results: list[list[Translation]] = [[Translation("", 0.0, 0.0, [], [], None)] * n_best for _ in texts]
+        batches = list(
+            batches_by_length(
+                {i: len(ids) for i, ids in sources.items()}, max_tokens_per_batch, max(num_beams, n_best)
+            )
+        )
+        shown = len(batches) > 1 if progress is None else progress
+        with progress_bar(len(sources), "translating", "text", shown=shown) as bar:
+            for batch in batches:
+                inputs = padded([sources[i] for i in batch], self)
+                longest = [self._longest(len(sources[i]), len(starts.get(i, ()))) for i in batch]
+                limits = constraints_of(self, no_repeat_ngram_size, [starts.get(i, ()) for i in batch])
+                found = search(self._rows(**inputs), self._start(), longest, limits)
+                seen = self.cross_attention(inputs, found) if return_alignment else None
+                for place, i in enumerate(batch):
+                    results[i] = [
+                        _translation(tokenizer, hypothesis, sources[i], seen and seen[place][rank])
+                        for rank, hypothesis in enumerate(found[place])
+                    ]
+                bar.update(len(batch))
+        plain = not (return_scores or return_alignment)
+        listed: list[list[Any]] = [[each.text if plain else each for each in best] for best in results]
+        return listed if n_best > 1 else [best[0] for best in listed]
+
+    @in_evaluation
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        max_tokens_per_batch: int = 8192,
+        progress: bool | None = None,
+    ) -> list[list[float]]:
+        """Tell how likely the model finds given translations, for rescoring and reranking.
+
+        Args:
+            sources: texts.
+            targets: a translation of each.
+            tokenizer: the model's; None: the one that was saved beside it.
+            max_tokens_per_batch: padded tokens of source and target.
+            progress: show a bar on stderr; None: where there is more than one batch.
+
+        Returns:
+            For each pair the log-probability (nats) of every token of the target, the end token included; their sum is that
+            of the whole.
+
+        Raises:
+            ValueError: the lists are not of one length, or a text is no string or has more tokens than the model has learned
+                positions.
+        """
+        check_texts("sources", sources)
+        check_texts("targets", targets)
+        if len(sources) != len(targets):
+            raise ValueError(f"There are {len(sources)} sources and {len(targets)} targets: give one target each.")
+        if not sources:
+            return []
+        tokenizer = tokenizer_of(self, tokenizer)
+        source_ids, target_ids = (
+            tokenizer(list(sources))["input_ids"],
+            tokenizer(text_target=list(targets))["input_ids"],
+        )
+        for number, pair in enumerate(zip(source_ids, target_ids, strict=True), 1):
+            self._check_length(max(map(len, pair)), number)
+        lengths = {i: max(1, len(source_ids[i]) + len(target_ids[i])) for i in range(len(sources))}
+
+        def logits_of(batch: list[int]) -> torch.Tensor:
+            before = [[self._start(), *target_ids[i][:-1]] for i in batch]
+            inputs = padded([source_ids[i] for i in batch], self)
+            return self(**inputs, decoder_input_ids=padded(before, self)["input_ids"]).logits
+
+        return token_log_probs(logits_of, target_ids, lengths, max_tokens_per_batch, progress)
+
+    def cross_attention(
+        self, inputs: dict[str, torch.Tensor], found: Sequence[Sequence[Hypothesis]]
+    ) -> list[list[torch.Tensor]]:
+        """Return what each token written looked at: the last layer's weights, (heads, target, source), of each hypothesis.
+
+        Args:
+            inputs: `input_ids` and `attention_mask` of the sources, (batch, source).
+            found: what was written for each source.
+
+        Raises:
+            ValueError: the model does not attend to the source.
+        """
+        counts = torch.tensor([len(best) for best in found], device=self.device)
+        repeated = {name: tensor.repeat_interleave(counts, 0) for name, tensor in inputs.items()}
+        written = [hypothesis.token_ids for best in found for hypothesis in best]
+        before = padded([[self._start(), *ids[:-1]] for ids in written], self)["input_ids"]
+        with _eager_attention(self):
+            attentions = self(**repeated, decoder_input_ids=before, output_attentions=True).cross_attentions
+        if not attentions:
+            raise ValueError("The model has no attention to its source, so nothing is aligned.")
+        masks = repeated["attention_mask"].bool()
+        flat = [
+            weights[:, : len(ids), mask] for weights, ids, mask in zip(attentions[-1], written, masks, strict=True)
+        ]
+        ends = counts.cumsum(0).tolist()
+        return [flat[end - len(best) : end] for end, best in zip(ends, found, strict=True)]
+
+    def _rows(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Rows:
+        return Rows(self, attention_mask, self.get_encoder()(input_ids, attention_mask=attention_mask))
+
+    def _start(self) -> int:
+        return self.generation_config.decoder_start_token_id
+
+    def _longest(self, source: int, prefix: int) -> int:
+        """Tokens that a translation may have."""
+        longest = max(source, prefix) + EXTRA_LENGTH
+        return min(longest, self._learned_positions() or longest)
+
+    def _learned_positions(self) -> int | None:
+        learned = getattr(self.config, "position_embeddings", None) == "learned"
+        return self.config.max_position_embeddings if learned else None
+
+    def _check_length(self, length: int, number: int):
+        limit = self._learned_positions()
+        if limit is not None and length > limit:
+            raise ValueError(f"Line {number} has {length} tokens; the model has {limit} learned positions.")
+
+    def _encode_sources(self, texts: Sequence[str], tokenizer: Any, first_number: int) -> dict[int, list[int]]:
+        wanted = [index for index, text in enumerate(texts) if text.strip()]
+        encoded = tokenizer([texts[index] for index in wanted])["input_ids"] if wanted else []
+        for index, ids in zip(wanted, encoded, strict=True):
+            self._check_length(len(ids), first_number + index)
+        return dict(zip(wanted, encoded, strict=True))
+
+
+def _encode_prefixes(prefixes: Sequence[str], tokenizer: Any) -> dict[int, list[int]]:
+    """Encode what translations must begin with; the end token, where the tokenizer puts one, is no part of it."""
+    check_texts("prefixes", prefixes)
+    encoded = tokenizer(text_target=list(prefixes))["input_ids"]
+    return {i: ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids for i, ids in enumerate(encoded)}
+
+
+def _samples(
+    rows: Rows, start: int, longest: list[int], constraints, *, n_best: int, **draw
+) -> list[list[Hypothesis]]:
+    """Write `n_best` texts for each sentence by drawing, the likeliest first."""
+    sentences = len(longest)
+    rows.repeat(n_best)
+    prefixes = [prefix for prefix in constraints.prefixes for _ in range(n_best)]
+    first_ids = torch.full((sentences * n_best, 1), start, device=rows.attention_mask.device)
+    longest = [most for most in longest for _ in range(n_best)]
+    texts = sample(rows, first_ids, longest, replace(constraints, prefixes=prefixes), **draw)
+    parts = [texts[place : place + n_best] for place in range(0, len(texts), n_best)]
+    return [sorted(part, key=lambda hypothesis: -hypothesis.score) for part in parts]
+
+
+def _translation(
+    tokenizer: Any, hypothesis: Hypothesis, source_ids: list[int], weights_HTS: torch.Tensor | None
+) -> Translation:
+    return Translation(
+        str(tokenizer.decode(hypothesis.token_ids, skip_special_tokens=True)),
+        hypothesis.score,
+        hypothesis.log_prob,
+        tokenizer.convert_ids_to_tokens(hypothesis.token_ids),
+        tokenizer.convert_ids_to_tokens(source_ids),
+        None if weights_HTS is None else weights_HTS.cpu(),
+    )
+
+
+class TranslationPipeline(Pipeline):
+    """`pipeline("translation", model=..., trust_remote_code=True)`: a string or strings in, dictionaries out.
+
+    Options are those of `translate`. Each dictionary has `translation_text`; with `return_scores=True` also `score`.
+    """
+
+    _load_tokenizer = True
+
+    def __call__(self, texts: str | Sequence[str], **options: Any) -> list[Any]:
+        """Translate a string, or strings; the list that is returned has an element for each, with `n_best` above 1 a list."""
+        return super().__call__({"texts": [texts] if isinstance(texts, str) else list(texts)}, **options)
+
+    def _sanitize_parameters(self, **options: Any):
+        return {}, options, {}
+
+    def preprocess(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Leave all to the model, which sorts texts by length and makes its own batches."""
+        return inputs
+
+    def _forward(self, inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+        translated = self.model.translate(inputs["texts"], tokenizer=self.tokenizer, **options)
+        return {"translated": [_as_dictionary(each) for each in translated]}
+
+    def postprocess(self, outputs: dict[str, Any]) -> list[Any]:
+        """Return the dictionaries."""
+        return outputs["translated"]
+
+
+def _as_dictionary(translated: Any) -> Any:
+    if isinstance(translated, str):
+        return {"translation_text": translated}
+    if isinstance(translated, list):
+        return [_as_dictionary(each) for each in translated]
+    # Not isinstance: as remote code, the pipeline and the model may come from two copies of this file.
+    known = translated._asdict()
+    return {"translation_text": known.pop("text"), **known}
+
+
+__all__ = ["EXTRA_LENGTH", "TextToText", "Translation", "TranslationPipeline"]

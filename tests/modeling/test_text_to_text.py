@@ -1,0 +1,222 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import pipeline
+
+from transformer_theatre import TransformerConfig, TransformerForConditionalGeneration
+from transformer_theatre.modeling.text_batches import batches_by_length
+from transformer_theatre.modeling.text_to_text import EXTRA_LENGTH, Translation
+from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
+
+
+TEXTS = ["a dog", "", "the small red house stands in the garden of a man", "  ", "cat", "dog cat house " * 9]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe_tokenizer(TEXTS, 259 + 30)
+
+
+@pytest.fixture(scope="module")
+def make_model(tokenizer):
+    def make(**fields):
+        torch.manual_seed(0)
+        sizes = {
+            f"{side}_{k}": v
+            for side in ("encoder", "decoder")
+            for k, v in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 32))
+        }
+        config = TransformerConfig(vocab_size=len(tokenizer), d_model=16, **{**sizes, **fields})
+        model = TransformerForConditionalGeneration(config).eval()
+        with torch.no_grad():
+            model.get_input_embeddings().weight.mul_(4)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def saved(model, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_texts_come_back_in_order_as_if_each_were_alone(model, tokenizer, num_beams):
+    options = {"tokenizer": tokenizer, "num_beams": num_beams}
+    alone = [model.translate([text], **options)[0] for text in TEXTS]
+    assert model.translate(TEXTS, max_tokens_per_batch=60, **options) == alone
+    assert alone[1] == alone[3] == ""
+    assert len(set(alone)) == 5
+
+
+def test_no_texts_are_no_translations(model, tokenizer):
+    assert model.translate([], tokenizer=tokenizer) == []
+    assert model.score([], [], tokenizer=tokenizer) == []
+
+
+def test_output_is_at_most_fifty_tokens_longer_than_input(model, tokenizer):
+    model.generation_config.eos_token_id = None
+    try:
+        found = model.translate(["cat", TEXTS[5]], tokenizer=tokenizer, return_scores=True)
+    finally:
+        model.generation_config.eos_token_id = 2
+    assert [len(each.tokens) for each in found] == [len(each.source_tokens) + EXTRA_LENGTH for each in found]
+
+
+def test_batches_hold_every_text_once_and_keep_to_the_budget():
+    lengths = dict(enumerate([9, 1, 5, 5, 2, 30, 7]))
+    batches = list(batches_by_length(lengths, 40, repeats=2))
+    assert [index for batch in batches for index in batch] == sorted(lengths, key=lambda index: -lengths[index])
+    assert all(2 * len(batch) * lengths[batch[0]] <= 40 or len(batch) == 1 for batch in batches)
+    assert len(batches) < len(lengths)
+
+
+def test_scores_of_translations_are_those_of_the_search(model, tokenizer):
+    found = model.translate(TEXTS, tokenizer=tokenizer, n_best=3, num_beams=4, return_scores=True)
+    for source, best in zip(TEXTS, found, strict=True):
+        assert [each.score for each in best] == sorted((each.score for each in best), reverse=True)
+        for each in best:
+            ids = tokenizer.convert_tokens_to_ids(each.tokens)
+            # Only text that is encoded as it was written can be scored as it was.
+            if source.strip() and tokenizer(each.text)["input_ids"] == ids:
+                [scored] = model.score([source], [each.text], tokenizer=tokenizer)
+                assert sum(scored) == pytest.approx(each.log_prob, abs=1e-3)
+                assert each.score == pytest.approx(each.log_prob / ((5 + len(ids)) / 6) ** 0.6)
+
+
+def test_score_is_the_log_softmax_of_forward_in_any_batch(model, tokenizer):
+    targets = ["house", "a", "the dog", "", "cat", "red house in the garden"]
+    scores = model.score(TEXTS, targets, tokenizer=tokenizer, max_tokens_per_batch=50)
+    for source, target, scored in zip(TEXTS, targets, scores, strict=True):
+        inputs = tokenizer([source], text_target=[target], return_tensors="pt")
+        with torch.no_grad():
+            loss = model(**inputs).loss
+        assert len(scored) == inputs["labels"].shape[1]
+        assert -sum(scored) / len(scored) == pytest.approx(loss.item(), abs=1e-4)
+
+
+def test_alignment_has_a_row_for_each_token_written(model, tokenizer):
+    found = model.translate(TEXTS, tokenizer=tokenizer, num_beams=2, n_best=2, return_alignment=True)
+    for text, best in zip(TEXTS, found, strict=True):
+        for each in best if text.strip() else []:
+            assert each.alignment.shape == (2, len(each.tokens), len(each.source_tokens))
+            torch.testing.assert_close(each.alignment.sum(-1), torch.ones(each.alignment.shape[:2]))
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_prefix_begins_the_translation(model, tokenizer):
+    prefixes = ["the dog", "", "", "", "a cat in the house", "red"]
+    found = model.translate(TEXTS, tokenizer=tokenizer, prefixes=prefixes, max_tokens_per_batch=60)
+    free = model.translate(TEXTS, tokenizer=tokenizer)
+    assert all(text.startswith(prefix) for text, prefix in zip(found, prefixes, strict=True) if text)
+    assert found[2] == free[2]
+    assert found[0] != free[0]
+
+
+def test_samples_are_drawn_again_by_the_same_seed(model, tokenizer):
+    options = {"tokenizer": tokenizer, "do_sample": True, "n_best": 3}
+    first = model.translate(TEXTS, seed=1, **options)
+    assert model.translate(TEXTS, seed=1, **options) == first
+    assert model.translate(TEXTS, seed=2, **options) != first
+    assert [len(best) for best in first] == [3] * len(TEXTS)
+    assert len(set(first[2])) == 3
+
+
+def test_a_model_in_training_is_left_in_training(make_model, tokenizer):
+    model = make_model(dropout=0.5).train()
+    assert model.translate(TEXTS, tokenizer=tokenizer) == model.eval().translate(TEXTS, tokenizer=tokenizer)
+    model.train()
+    model.translate(TEXTS, tokenizer=tokenizer)
+    assert model.training
+
+
+def test_the_tokenizer_beside_the_model_is_found(saved, model, tokenizer):
+    again = TransformerForConditionalGeneration.from_pretrained(saved)
+    assert again.translate(TEXTS) == model.translate(TEXTS, tokenizer=tokenizer)
+
+
+STRANGER = """
+import sys
+sys.modules["transformer_theatre"] = None
+from transformers import AutoModelForSeq2SeqLM, pipeline
+folder = sys.argv[1]
+model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True)
+print(model.translate(["a dog", "cat"]))
+translator = pipeline("translation", model=folder, trust_remote_code=True)
+print([each["translation_text"] for each in translator(["a dog", "cat"])])
+translator.save_pretrained(folder + "/again")
+again = pipeline("translation", model=folder + "/again", trust_remote_code=True)
+print([each["translation_text"] for each in again(["a dog", "cat"], return_alignment=True)])
+"""
+
+
+def test_strangers_translate_too_by_method_and_by_pipeline(saved, model, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    result = subprocess.run([sys.executable, "-c", STRANGER, str(saved)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [str(model.translate(["a dog", "cat"], tokenizer=tokenizer))] * 3
+
+
+def test_the_pipeline_takes_options_of_translate(saved):
+    translator = pipeline("translation", model=str(saved), trust_remote_code=True)
+    [one] = translator("a dog", return_scores=True)
+    assert {"translation_text", "score", "log_prob"} <= one.keys()
+    assert [len(best) for best in translator(["a dog", "cat"], n_best=2)] == [2, 2]
+    assert translator("cat") == translator(["cat"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 2, "n_best": 3}, "n_best=3 must be at most num_beams=2"),
+        ({"alpha": -0.1}, "alpha=-0.1 must be 0 or more"),
+        ({"do_sample": True, "top_p": 0}, "top_p=0 must be above 0, and at most 1"),
+        ({"max_tokens_per_batch": 0}, "max_tokens_per_batch=0 must be 1 or more"),
+        ({"prefixes": ["a"]}, "There are 1 prefixes for 6 texts"),
+    ],
+)
+def test_options_out_of_range_are_named(model, tokenizer, options, message):
+    with pytest.raises(ValueError, match=message):
+        model.translate(TEXTS, tokenizer=tokenizer, **options)
+
+
+@pytest.mark.parametrize("texts", ["a dog", ["a", None], [["a"]]])
+def test_what_is_no_list_of_strings_is_named(model, tokenizer, texts):
+    with pytest.raises(ValueError, match="texts must be a list of strings"):
+        model.translate(texts, tokenizer=tokenizer)
+
+
+def test_a_model_from_nowhere_asks_for_its_tokenizer(model):
+    with pytest.raises(ValueError, match="give its tokenizer="):
+        model.translate(["a dog"])
+
+
+def test_sides_of_different_number_are_refused(model, tokenizer):
+    with pytest.raises(ValueError, match="There are 6 sources and 1 targets"):
+        model.score(TEXTS, ["a"], tokenizer=tokenizer)
+
+
+def test_a_source_longer_than_learned_positions_is_named(make_model, tokenizer):
+    model = make_model(position_embeddings="learned", max_position_embeddings=8)
+    with pytest.raises(ValueError, match=r"Line 12 has \d+ tokens; the model has 8 learned positions"):
+        model.translate(["a", TEXTS[2]], tokenizer=tokenizer, first_number=11)
+    [found] = model.translate(["a"], tokenizer=tokenizer, return_scores=True)
+    assert len(found.tokens) <= 8
+    assert isinstance(found, Translation)
+
+
+def test_banned_words_of_several_tokens_are_refused_not_ignored(make_model, tokenizer):
+    model = make_model()
+    model.generation_config.bad_words_ids = [[5, 6]]
+    with pytest.raises(ValueError, match="bad_words_ids of several tokens"):
+        model.translate(["a"], tokenizer=tokenizer)
