@@ -62,6 +62,7 @@ class TransformerConfig(PreTrainedConfig):
     }
 
     vocab_size: int = 37_000  # tokens, shared by source and target (section 5.1)
+    source_vocab_size: int | None = None  # tokens of the source; None: vocab_size (section 5.1)
     d_model: int = 512  # width of every sub-layer's output (section 3.1)
     encoder_layers: int = 6  # N (section 3.1)
     decoder_layers: int = 6  # N (section 3.1)
@@ -74,11 +75,13 @@ class TransformerConfig(PreTrainedConfig):
     activation_dropout: float | int = 0.0  # probability, inside the feed-forward network (not in the paper)
     activation_function: str = "relu"  # the library's name of the activation in equation 2
     norm_first: bool = False  # False: LayerNorm(x + Sublayer(x)), the paper; True: x + Sublayer(LayerNorm(x))
-    position_embeddings: str = "sinusoidal"  # "sinusoidal" (section 3.5) or "learned" (Table 3, row E)
+    position_embeddings: str = "sinusoidal"  # "sinusoidal" (section 3.5), "sinusoidal-fairseq" or "learned" (row E)
+    position_offset: int = 0  # the first sinusoid's number; fairseq begins after the padding's (not in the paper)
     max_position_embeddings: int = 512  # tokens; a hint for sinusoids, which go on beyond it; learned ones end there
     scale_embedding: bool = True  # multiply embeddings by sqrt(d_model) (section 3.4)
     tie_word_embeddings: bool = True  # output projection = target embedding (section 3.4)
     share_encoder_decoder_embeddings: bool = True  # source embedding = target embedding (section 3.4)
+    output_bias: bool = False  # the output projection has a bias, as Marian's has (not in the paper)
     layer_norm_eps: float = 1e-5  # added to the variance
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
@@ -119,13 +122,26 @@ class TransformerConfig(PreTrainedConfig):
             heads = getattr(self, f"{side}_attention_heads")
             if heads < 1 or self.d_model % heads:
                 raise ValueError(f"{side}_attention_heads={heads} must divide d_model={self.d_model}.")
-        if self.position_embeddings not in ("sinusoidal", "learned"):
-            raise ValueError(f'position_embeddings={self.position_embeddings!r} must be "sinusoidal" or "learned".')
-        if self.position_embeddings == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model={self.d_model} must be even: sinusoids come in pairs of sine and cosine.")
+        self._validate_positions()
+        own = self.source_vocab_size
+        if own is not None and (own < 1 or self.share_encoder_decoder_embeddings):
+            right = "1 or more" if own < 1 else "None where share_encoder_decoder_embeddings=True"
+            raise ValueError(f"source_vocab_size={own} must be {right}.")
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be a probability: at least 0 and below 1.")
+
+    def _validate_positions(self):
+        kinds = ("sinusoidal", "sinusoidal-fairseq", "learned")
+        if self.position_embeddings not in kinds:
+            raise ValueError(f"position_embeddings={self.position_embeddings!r} must be one of: {', '.join(kinds)}.")
+        if self.position_embeddings != "learned" and self.d_model % 2:
+            raise ValueError(f"d_model={self.d_model} must be even: sinusoids come in pairs of sine and cosine.")
+        if self.position_embeddings == "sinusoidal-fairseq" and self.d_model < 4:
+            raise ValueError(f"d_model={self.d_model} must be 4 or more for fairseq's sinusoids.")
+        if self.position_offset < 0 or (self.position_offset and self.position_embeddings == "learned"):
+            right = "0 for learned positions" if self.position_offset > 0 else "0 or more"
+            raise ValueError(f"position_offset={self.position_offset} must be {right}.")
 
 
 __all__ = ["PRESETS", "TransformerConfig"]

@@ -20,6 +20,9 @@ Departures from the paper, all of them:
 3. `norm_first=True` adds one LayerNorm after the last layer of each stack, without which its output is not normalised.
 4. Padded positions are never attended to, and positions count real tokens only; the paper has no padding.
 5. `attention_dropout` and `activation_dropout` exist, and are 0.
+6. For models from elsewhere (docs/convert.md), and off by default: `source_vocab_size`, a vocabulary of the source's own;
+   `output_bias`, a bias of the output projection; `position_embeddings="sinusoidal-fairseq"` and `position_offset`, the
+   sinusoids of tensor2tensor and fairseq, which differ a little from section 3.5.
 
 Local tensors carry their shape: B batch, T target, S source, D model width, V vocabulary.
 """
@@ -54,6 +57,7 @@ from .modeling_layers import (
     check_positions,
     positions_of,
 )
+from .text_to_text import TextToText
 
 
 class EncoderLayer(GradientCheckpointingLayer):
@@ -125,7 +129,17 @@ class TransformerPreTrainedModel(TheatrePreTrainedModel):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """Resize the vocabulary of source, target and output projection alike; see the library's method."""
+        """Resize the vocabulary of source, target and output projection alike; see the library's method.
+
+        Raises:
+            ValueError: source and target have a vocabulary each.
+        """
+        changes = new_num_tokens is not None or pad_to_multiple_of is not None
+        if changes and self.config.source_vocab_size is not None:
+            raise ValueError(
+                f"One new size ({new_num_tokens}) cannot fit two vocabularies: source_vocab_size="
+                f"{self.config.source_vocab_size}, and vocab_size={self.config.vocab_size} of the target."
+            )
         encoder, decoder = self.get_encoder(), self.get_decoder()
         if decoder.embed_tokens.weight is not encoder.embed_tokens.weight:
             decoder.embed_tokens = self._get_resized_embeddings(
@@ -143,13 +157,15 @@ class TransformerPreTrainedModel(TheatrePreTrainedModel):
 class TransformerStack(TransformerPreTrainedModel):
     """What both stacks begin with: embeddings times sqrt(d_model), plus positions, with dropout on the sum (section 5.4)."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, vocab_size: int):
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.embed_tokens = nn.Embedding(vocab_size, config.d_model)
         self.embed_positions = (
-            SinusoidalPositions(config.d_model)
-            if config.position_embeddings == "sinusoidal"
-            else nn.Embedding(config.max_position_embeddings, config.d_model)
+            nn.Embedding(config.max_position_embeddings, config.d_model)
+            if config.position_embeddings == "learned"
+            else SinusoidalPositions(
+                config.d_model, config.position_offset, fairseq=config.position_embeddings == "sinusoidal-fairseq"
+            )
         )
         self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.dropout = nn.Dropout(config.dropout)
@@ -176,7 +192,7 @@ class TransformerEncoder(TransformerStack):
     }
 
     def __init__(self, config: TransformerConfig):
-        super().__init__(config)
+        super().__init__(config, config.source_vocab_size or config.vocab_size)
         self.layers = nn.ModuleList([EncoderLayer(config, index) for index in range(config.encoder_layers)])
         self.post_init()
 
@@ -221,7 +237,7 @@ class TransformerDecoder(TransformerStack):
     }
 
     def __init__(self, config: TransformerConfig):
-        super().__init__(config)
+        super().__init__(config, config.vocab_size)
         self.layers = nn.ModuleList([DecoderLayer(config, index) for index in range(config.decoder_layers)])
         self.post_init()
 
@@ -243,7 +259,8 @@ class TransformerDecoder(TransformerStack):
         Args:
             input_ids: (batch, target), the target behind the start token ("shifted right" in figure 1).
             attention_mask: 1 at real tokens, 0 at padding, (batch, past + target); None: every token is real.
-            encoder_hidden_states: the encoder's output, (batch, source, d_model).
+            encoder_hidden_states: the encoder's output, (batch, source, d_model); or fewer rows, if each is the source of
+                as many rows of the target in turn (beams).
             encoder_attention_mask: 1 at real tokens of the source, 0 at padding, (batch, source).
             past_key_values: keys and values of earlier tokens, and of the source.
             inputs_embeds: token embeddings before scaling, in place of `input_ids`, (batch, target, d_model).
@@ -268,9 +285,10 @@ class TransformerDecoder(TransformerStack):
             attention_mask=attention_mask,
             past_key_values=past_key_values.self_attention_cache if is_pair else past_key_values,
         )
+        beside_memory = x_BTD.shape[0] == encoder_hidden_states.shape[0]
         memory_mask = create_bidirectional_mask(
             config=self.config,
-            inputs_embeds=x_BTD,
+            inputs_embeds=x_BTD if beside_memory else x_BTD.reshape(len(encoder_hidden_states), -1, x_BTD.shape[-1]),
             attention_mask=encoder_attention_mask,
             encoder_hidden_states=encoder_hidden_states,
         )
@@ -366,13 +384,13 @@ class TransformerModel(TransformerPreTrainedModel):
         )
 
 
-class TransformerForConditionalGeneration(TransformerPreTrainedModel, GenerationMixin):
+class TransformerForConditionalGeneration(TransformerPreTrainedModel, GenerationMixin, TextToText):
     """Figure 1, whole: the Transformer with its output projection, for translation and whatever else maps text to text."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__(config)
         self.model = TransformerModel(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.output_bias)
         shares = config.share_encoder_decoder_embeddings
         self._tied_weights_keys = {"lm_head.weight": f"model.{'encoder' if shares else 'decoder'}.embed_tokens.weight"}
         self.post_init()

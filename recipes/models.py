@@ -29,7 +29,8 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
     except (OSError, ValueError) as error:
         raise ValueError(f"There is no model {name!r}: {_first_line(error)}") from None
     fits = getattr(transformers, auto_class)._model_mapping
-    if type(config) not in fits:
+    # One configuration may serve both kinds.
+    if type(config) not in fits or config.is_encoder_decoder != (auto_class == "AutoModelForSeq2SeqLM"):
         does = (
             "translates: use `theatre translate`"
             if config.is_encoder_decoder

@@ -309,7 +309,7 @@ def _cut_blocks(tokens: np.ndarray, block_size: int, stride: int) -> dict[str, l
 
 def _encode_batch(batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
     sources = tokenizer(batch["source"], verbose=False)
-    labels = tokenizer(batch["target"], verbose=False)["input_ids"]
+    labels = tokenizer(text_target=batch["target"], verbose=False)["input_ids"]  # Marian's has two modes
     lengths = [max(len(source), len(target)) for source, target in zip(sources["input_ids"], labels, strict=True)]
     return {
         "input_ids": sources["input_ids"],

@@ -16,6 +16,7 @@ def test_defaults_are_table_3_base():
     assert config.scale_embedding
     assert config.tie_word_embeddings
     assert config.share_encoder_decoder_embeddings
+    assert (config.source_vocab_size, config.output_bias, config.position_offset) == (None, False, 0)
 
 
 def test_big_is_table_3_big():
@@ -61,7 +62,17 @@ def test_unknown_preset_lists_the_known_ones():
     [
         ({"d_model": 30}, r"encoder_attention_heads=8 must divide d_model=30"),
         ({"decoder_attention_heads": 3}, r"decoder_attention_heads=3 must divide d_model=512"),
-        ({"position_embeddings": "rotary"}, r"'rotary' must be \"sinusoidal\" or \"learned\""),
+        ({"position_embeddings": "rotary"}, r"'rotary' must be one of: sinusoidal, sinusoidal-fairseq, learned"),
+        ({"position_offset": -1}, r"position_offset=-1 must be 0 or more"),
+        (
+            {"position_embeddings": "learned", "position_offset": 2},
+            r"position_offset=2 must be 0 for learned positions",
+        ),
+        ({"source_vocab_size": 9}, r"source_vocab_size=9 must be None where share_encoder_decoder_embeddings=True"),
+        (
+            {"source_vocab_size": 0, "share_encoder_decoder_embeddings": False},
+            r"source_vocab_size=0 must be 1 or more",
+        ),
         ({"d_model": 9, "encoder_attention_heads": 1, "decoder_attention_heads": 1}, r"d_model=9 must be even"),
         ({"d_model": 0}, r"d_model=0 must be 1 or more"),
         ({"encoder_layers": -1}, r"encoder_layers=-1 must be 1 or more"),

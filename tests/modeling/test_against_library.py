@@ -3,60 +3,19 @@
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    MarianConfig,
-    MarianMTModel,
-    OpenAIGPTConfig,
-    OpenAIGPTLMHeadModel,
-)
+from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel, OpenAIGPTForSequenceClassification
+
+from transformer_theatre import GPTForMultipleChoice, GPTForSequenceClassification
+from transformer_theatre.recipes.conversion.exchange import to_theirs
+from transformer_theatre.recipes.conversion.gpt2 import GPT2
+from transformer_theatre.recipes.conversion.marian import MARIAN
+from transformer_theatre.recipes.conversion.openai_gpt import OPENAI_GPT
 
 
 def _shake(model):
     """Move norms and biases away from 1 and 0, where mistakes hide."""
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-
-
-_MARIAN_NAMES = {
-    "self_attention_add_norm.norm": "self_attn_layer_norm",
-    "cross_attention_add_norm.norm": "encoder_attn_layer_norm",
-    "feed_forward_add_norm.norm": "final_layer_norm",
-    "self_attention": "self_attn",
-    "cross_attention": "encoder_attn",
-    "feed_forward.fc": "fc",
-}
-
-
-def to_marian(model):
-    """Copy an encoder-decoder into MarianMTModel.
-
-    Marian's table has all sines first, then all cosines; ours has them in turn. The residual stream's channels are
-    permuted to match: rows of what writes into it, columns of what reads from it.
-    """
-    config = model.config
-    same = "vocab_size d_model encoder_layers decoder_layers encoder_attention_heads decoder_attention_heads encoder_ffn_dim"
-    same += " decoder_ffn_dim activation_function max_position_embeddings scale_embedding pad_token_id eos_token_id"
-    fields = {name: getattr(config, name) for name in same.split()}
-    marian = MarianMTModel(MarianConfig(**fields, decoder_start_token_id=1, dropout=0.0)).eval()
-    order = torch.cat([torch.arange(0, config.d_model, 2), torch.arange(1, config.d_model, 2)])
-    state = marian.state_dict()
-    for name, value in model.state_dict().items():
-        for ours, theirs in _MARIAN_NAMES.items():
-            name = name.replace(ours, theirs)
-        if any(
-            part in name
-            for part in ("q_proj.weight", "k_proj.weight", "v_proj.weight", "fc1.weight", "embed", "lm_head")
-        ):
-            value = value[:, order]
-        elif any(part in name for part in ("out_proj", "fc2", "layer_norm")):
-            value = value[order]
-        assert name in state, name
-        state[name] = value
-    state["model.shared.weight"] = state["lm_head.weight"]
-    marian.load_state_dict(state)
-    return marian
 
 
 @pytest.mark.parametrize("scale", [True, False], ids=["scaled", "unscaled"])
@@ -66,41 +25,16 @@ def test_encoder_decoder_is_marian(make_transformer, tokens, scale):
     source, target = tokens(3, 7), tokens(3, 5)
     mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] * 3 + [0] * 4])
     with torch.no_grad():
-        expected = to_marian(model)(source, mask, decoder_input_ids=target).logits
+        expected = to_theirs(MARIAN, model)(source, mask, decoder_input_ids=target).logits
         assert_close(model(source, mask, decoder_input_ids=target).logits, expected, atol=1e-5, rtol=1e-5)
 
 
-def _to_gpt(model, theirs, attention, feed_forward, norms):
-    """Copy a GPT into the library's; it writes queries, keys and values as one matrix, and matrices transposed."""
-    ours, state = model.state_dict(), theirs.state_dict()
-    state["transformer.wte.weight" if "transformer.wte.weight" in state else "transformer.tokens_embed.weight"] = ours[
-        "model.embed_tokens.weight"
-    ]
-    state["transformer.wpe.weight" if "transformer.wpe.weight" in state else "transformer.positions_embed.weight"] = (
-        ours["model.embed_positions.weight"]
-    )
-    state["lm_head.weight"] = ours["lm_head.weight"]
-    for i in range(model.config.num_hidden_layers):
-        here, there = f"model.layers.{i}", f"transformer.h.{i}"
-        for part in ("weight", "bias"):
-            joined = [ours[f"{here}.self_attention.{p}_proj.{part}"] for p in "qkv"]
-            state[f"{there}.{attention}.c_attn.{part}"] = torch.cat(
-                [p.mT if part == "weight" else p for p in joined], -1
-            )
-            pairs = {
-                f"{attention}.c_proj": "self_attention.out_proj",
-                f"{feed_forward}.c_fc": "feed_forward.fc1",
-                f"{feed_forward}.c_proj": "feed_forward.fc2",
-            }
-            for name, source in pairs.items():
-                value = ours[f"{here}.{source}.{part}"]
-                state[f"{there}.{name}.{part}"] = value.mT if part == "weight" else value
-            for name, source in zip(norms, ("self_attention_add_norm", "feed_forward_add_norm"), strict=True):
-                state[f"{there}.{name}.{part}"] = ours[f"{here}.{source}.norm.{part}"]
-    if "transformer.ln_f.weight" in state:
-        state["transformer.ln_f.weight"] = ours["model.norm.weight"]
-        state["transformer.ln_f.bias"] = ours["model.norm.bias"]
-    theirs.load_state_dict(state)
+def _to_gpt(model, theirs, names):
+    """Copy the body of a GPT into one of the library's, by the table that `theatre convert` has."""
+    ours = {name: value for name, value in model.state_dict().items() if name.startswith("model.")}
+    body = {k: value.shape for k, value in theirs.state_dict().items() if k.startswith("transformer.")}
+    theirs.load_state_dict(names(model.config).to_theirs(ours, body), strict=False)
+    theirs.tie_weights()
     return theirs.eval()
 
 
@@ -117,9 +51,7 @@ def _sizes(config):
 def test_gpt_is_openai_gpt(make_gpt, tokens):
     model = make_gpt(ffn_dim=64)
     _shake(model)
-    theirs = _to_gpt(
-        model, OpenAIGPTLMHeadModel(OpenAIGPTConfig(**_sizes(model.config))), "attn", "mlp", ("ln_1", "ln_2")
-    )
+    theirs = to_theirs(OPENAI_GPT, model)
     ids = tokens(3, 9)
     with torch.no_grad():
         assert_close(model(ids).logits, theirs(ids).logits, atol=1e-5, rtol=1e-5)
@@ -128,11 +60,40 @@ def test_gpt_is_openai_gpt(make_gpt, tokens):
 def test_gpt_with_norm_first_is_gpt_2(make_gpt, tokens):
     model = make_gpt(norm_first=True)
     _shake(model)
-    config = GPT2Config(**_sizes(model.config), n_inner=model.config.ffn_dim, bos_token_id=1, eos_token_id=1)
-    theirs = _to_gpt(model, GPT2LMHeadModel(config), "attn", "mlp", ("ln_1", "ln_2"))
+    theirs = to_theirs(GPT2, model)
     ids = tokens(3, 9)
     mask = torch.tensor([[1] * 9, [0] * 2 + [1] * 7, [1] * 9])
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     with torch.no_grad():
         expected = theirs(ids, attention_mask=mask, position_ids=positions).logits[mask.bool()]
         assert_close(model(ids, attention_mask=mask).logits[mask.bool()], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_classification_is_that_of_openai_gpt(make_gpt, tokens):
+    model = GPTForSequenceClassification(make_gpt(ffn_dim=64, num_labels=3).config).eval()
+    _shake(model)
+    config = OpenAIGPTConfig(**_sizes(model.config), num_labels=3, pad_token_id=0)
+    theirs = _to_gpt(model, OpenAIGPTForSequenceClassification(config), OPENAI_GPT.names)
+    theirs.score.load_state_dict(model.classifier.state_dict())
+    ids, mask = tokens(3, 9), torch.tensor([[1] * 9, [1] * 5 + [0] * 4, [1] * 2 + [0] * 7])
+    with torch.no_grad():
+        expected = theirs(ids * mask, attention_mask=mask, labels=torch.tensor([2, 0, 1]))
+        output = model(ids * mask, attention_mask=mask, labels=torch.tensor([2, 0, 1]))
+    assert_close(output.logits, expected.logits, atol=1e-5, rtol=1e-5)
+    assert_close(output.loss, expected.loss, atol=1e-5, rtol=1e-5)
+
+
+def test_multiple_choice_is_openai_gpt_with_two_heads(make_gpt, tokens):
+    no_dropout = {"dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": 0.0}
+    model = GPTForMultipleChoice(make_gpt(ffn_dim=64, lm_loss_weight=0.7, **no_dropout).config)
+    _shake(model)
+    config = OpenAIGPTConfig(**_sizes(model.config), summary_first_dropout=0.0)
+    theirs = _to_gpt(model, OpenAIGPTDoubleHeadsModel(config), OPENAI_GPT.names)
+    theirs.multiple_choice_head.summary.weight.data = model.classifier.weight.data
+    theirs.multiple_choice_head.summary.bias.data.zero_()
+    ids, right = tokens(6, 9).view(2, 3, 9), torch.tensor([2, 0])
+    with torch.no_grad():
+        expected = theirs(ids, mc_token_ids=torch.full((2, 3), 8), labels=ids, mc_labels=right)
+        output = model.train()(ids, labels=right)
+    assert_close(output.logits, expected.mc_logits, atol=1e-5, rtol=1e-5)
+    assert_close(output.loss, expected.mc_loss + 0.7 * expected.loss, atol=1e-5, rtol=1e-5)

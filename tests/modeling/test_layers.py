@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers.models.fsmt.modeling_fsmt import SinusoidalPositionalEmbedding
 
 from transformer_theatre import TransformerConfig
 from transformer_theatre.modeling.modeling_layers import (
@@ -81,6 +82,14 @@ def test_sinusoids_are_section_3_5_also_far_away():
             angle = pos / 10_000 ** (2 * i / d_model)
             assert row[2 * i] == pytest.approx(math.sin(angle), abs=1e-3)
             assert row[2 * i + 1] == pytest.approx(math.cos(angle), abs=1e-3)
+
+
+def test_fairseq_sinusoids_are_those_of_fairseq():
+    """The table of the library's FSMT, with sines and cosines in turn, and the padding's row left out."""
+    padding, d_model = 1, 10
+    table = SinusoidalPositionalEmbedding.get_embedding(40, d_model, padding)[padding + 1 :]
+    ours = SinusoidalPositions(d_model, offset=padding + 1, fairseq=True)(torch.arange(len(table))[None])[0]
+    assert_close(ours, torch.stack(table.chunk(2, -1), -1).flatten(-2), atol=1e-5, rtol=0)
 
 
 def test_sinusoids_turn_a_shift_into_a_rotation():

@@ -16,6 +16,8 @@ VARIANTS = {
     "two-vocabularies": {"share_encoder_decoder_embeddings": False},
     "three-matrices": {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
     "gelu-uneven": {"activation_function": "gelu", "encoder_layers": 1, "decoder_layers": 3},
+    "fairseq": {"position_embeddings": "sinusoidal-fairseq", "position_offset": 2, "output_bias": True},
+    "own-source-vocabulary": {"share_encoder_decoder_embeddings": False, "source_vocab_size": 70, "output_bias": True},
 }
 variants = pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
 
@@ -63,7 +65,9 @@ def _reference_logits(model, source, target):
         x = state[f"model.{side}.embed_tokens.weight"][ids] * (config.d_model**0.5 if config.scale_embedding else 1)
         if config.position_embeddings == "learned":
             return x + state[f"model.{side}.embed_positions.weight"][: len(ids)]
-        angles = torch.arange(len(ids))[:, None] / 10_000 ** (torch.arange(0, config.d_model, 2) / config.d_model)
+        fairseq = config.position_embeddings == "sinusoidal-fairseq"
+        exponents = torch.arange(0, config.d_model, 2) / (config.d_model - 2 * fairseq)
+        angles = (torch.arange(len(ids)) + config.position_offset)[:, None] / 10_000**exponents
         waves = torch.zeros_like(x)
         waves[:, 0::2], waves[:, 1::2] = angles.sin(), angles.cos()
         return x + waves
@@ -79,7 +83,7 @@ def _reference_logits(model, source, target):
         x = attend(x, f"model.decoder.layers.{i}.cross_attention", config.decoder_attention_heads, memory=memory)
         x = feed(x, f"model.decoder.layers.{i}.feed_forward")
     x = norm(x, "model.decoder.norm") if config.norm_first else x
-    return x @ state["lm_head.weight"].mT
+    return x @ state["lm_head.weight"].mT + state.get("lm_head.bias", 0)
 
 
 @variants
@@ -251,7 +255,20 @@ def test_attentions_and_states_are_recorded(make_transformer, tokens):
         assert not weights.triu(1).any()
 
 
-@variants
+def test_two_vocabularies_have_their_sizes_and_cannot_be_resized_as_one(make_transformer, tokens):
+    model = make_transformer(**VARIANTS["own-source-vocabulary"])
+    output = model(torch.randint(50, 70, (2, 6)), labels=tokens(2, 5))
+    assert output.logits.shape == (2, 5, 50)
+    assert output.loss.isfinite()
+    assert model.generate(torch.randint(50, 70, (2, 6)), num_beams=3, max_new_tokens=4).max() < 50
+    assert model.get_input_embeddings() is model.resize_token_embeddings()
+    with pytest.raises(
+        ValueError, match=r"\(80\) cannot fit two vocabularies: source_vocab_size=70, and vocab_size=50"
+    ):
+        model.resize_token_embeddings(80)
+
+
+@pytest.mark.parametrize("fields", [f for f in VARIANTS.values() if "source_vocab_size" not in f], ids=str)
 @pytest.mark.parametrize("size", [60, 45])
 def test_resized_embeddings_stay_tied_and_keep_their_rows(make_transformer, tokens, fields, size):
     model, source, target = make_transformer(**fields), tokens(2, 6) % 45, tokens(2, 5) % 45
