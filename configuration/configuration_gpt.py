@@ -44,7 +44,7 @@ class GPTConfig(PreTrainedConfig):
     """
 
     model_type = "theatre_gpt"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "task_loss", "lm_loss"]
     attribute_map = {"hidden_size": "d_model", "intermediate_size": "ffn_dim"}
     base_model_tp_plan = {
         "layers.*.self_attention.q_proj": "colwise",
@@ -66,6 +66,8 @@ class GPTConfig(PreTrainedConfig):
     activation_function: str = "gelu_new"  # the library's name; the tanh form of GELU, as GPT-1 and GPT-2 have it
     norm_first: bool = False  # False: LayerNorm(x + Sublayer(x)), GPT-1; True: x + Sublayer(LayerNorm(x)), GPT-2
     max_position_embeddings: int = 512  # tokens; the limit of the learned positions
+    classifier_dropout: float | int = 0.1  # probability, on what a fine-tuned model's classifier reads (section 4.1)
+    lm_loss_weight: float | int = 0.5  # lambda in equation 5, of the language-modelling loss in fine-tuning; 0: none
     tie_word_embeddings: bool = True  # output projection = token embedding (section 3.1, W_e)
     layer_norm_eps: float = 1e-5  # added to the variance
     initializer_range: float = 0.02  # standard deviation of every weight at the start (section 4.1)
@@ -96,9 +98,11 @@ class GPTConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)} must be 1 or more.")
         if self.num_attention_heads < 1 or self.d_model % self.num_attention_heads:
             raise ValueError(f"num_attention_heads={self.num_attention_heads} must divide d_model={self.d_model}.")
-        for name in ("dropout", "attention_dropout", "activation_dropout"):
+        for name in ("dropout", "attention_dropout", "activation_dropout", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be a probability: at least 0 and below 1.")
+        if self.lm_loss_weight < 0:
+            raise ValueError(f"lm_loss_weight={self.lm_loss_weight} must be 0 or more.")
 
 
 __all__ = ["PRESETS", "GPTConfig"]

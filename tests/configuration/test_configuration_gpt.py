@@ -15,6 +15,7 @@ def test_defaults_are_gpt_1():
     )
     assert (config.max_position_embeddings, config.vocab_size, config.norm_first) == (512, 40_478, False)
     assert (config.dropout, config.attention_dropout, config.initializer_range) == (0.1, 0.1, 0.02)
+    assert (config.classifier_dropout, config.lm_loss_weight) == (0.1, 0.5)
 
 
 @pytest.mark.parametrize(("preset", "millions"), [("gpt-1", 116.5), ("gpt-2", 124.4), ("gpt-char", 10.8)])
@@ -40,6 +41,8 @@ def test_unknown_preset_lists_the_known_ones():
     [
         ({"num_attention_heads": 7}, r"num_attention_heads=7 must divide d_model=768"),
         ({"attention_dropout": -0.1}, r"attention_dropout=-0.1 must be a probability"),
+        ({"classifier_dropout": 1}, r"classifier_dropout=1 must be a probability"),
+        ({"lm_loss_weight": -0.5}, r"lm_loss_weight=-0.5 must be 0 or more"),
         ({"norm_first": "yes"}, r"norm_first"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
