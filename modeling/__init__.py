@@ -2,16 +2,24 @@
 
 import transformers
 
-from transformer_theatre.modeling.modeling_gpt import GPTForCausalLM, GPTModel
+from transformer_theatre.modeling.modeling_gpt import (
+    GPTForCausalLM,
+    GPTForMultipleChoice,
+    GPTForSequenceClassification,
+    GPTModel,
+)
 from transformer_theatre.modeling.modeling_layers import TheatrePreTrainedModel
+from transformer_theatre.modeling.modeling_lstm import LSTMForCausalLM, LSTMForConditionalGeneration, LSTMModel
 from transformer_theatre.modeling.modeling_transformer import TransformerForConditionalGeneration, TransformerModel
 from transformer_theatre.modeling.remote_code import CodeExporter
 
 
 AUTO_CLASSES: dict[str, list[type[TheatrePreTrainedModel]]] = {
-    "AutoModel": [TransformerModel, GPTModel],
-    "AutoModelForSeq2SeqLM": [TransformerForConditionalGeneration],
-    "AutoModelForCausalLM": [GPTForCausalLM],
+    "AutoModel": [TransformerModel, GPTModel, LSTMModel],
+    "AutoModelForSeq2SeqLM": [TransformerForConditionalGeneration, LSTMForConditionalGeneration],
+    "AutoModelForCausalLM": [GPTForCausalLM, LSTMForCausalLM],
+    "AutoModelForSequenceClassification": [GPTForSequenceClassification],
+    "AutoModelForMultipleChoice": [GPTForMultipleChoice],
 }
 
 for _name, _models in AUTO_CLASSES.items():
@@ -22,4 +30,15 @@ for _name, _models in AUTO_CLASSES.items():
 # Models do not know that they are published: the exporter stays here, and does not travel with them.
 TheatrePreTrainedModel.code_exporter = CodeExporter(AUTO_CLASSES)
 
-__all__ = ["AUTO_CLASSES", "GPTForCausalLM", "GPTModel", "TransformerForConditionalGeneration", "TransformerModel"]
+__all__ = [
+    "AUTO_CLASSES",
+    "GPTForCausalLM",
+    "GPTForMultipleChoice",
+    "GPTForSequenceClassification",
+    "GPTModel",
+    "LSTMForCausalLM",
+    "LSTMForConditionalGeneration",
+    "LSTMModel",
+    "TransformerForConditionalGeneration",
+    "TransformerModel",
+]

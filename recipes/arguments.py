@@ -1,19 +1,17 @@
 """Recipes: a YAML file, plus `--key value` on the command line, strictly read into typed arguments."""
 
 import difflib
-import functools
-import inspect
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from transformers import HfArgumentParser, PreTrainedConfig, Seq2SeqTrainingArguments
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.utils import logging
 
 from .anchor import check_anchor
@@ -92,6 +90,9 @@ class TextDataArguments:
         metadata={"help": "share of the training text, cut from its end, where no validation text is named"},
     )
     text_field: str = field(default="text", metadata={"help": "field of .jsonl or dataset rows"})
+    row_length: int | None = field(
+        default=None, metadata={"help": "tokens in a row of text; default: as many as the model takes, or 128 (LSTM)"}
+    )
     separator: str | None = field(
         default=None,
         metadata={"help": "what stands between the documents of a text file; none: a file is one document"},
@@ -119,6 +120,9 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
             "gradient_accumulation_steps",
             "generation_num_beams",
             "save_total_limit",
+            "max_tokens_per_batch",
+            "average_last",
+            "average_best",
         ],
         (lambda value: value >= 1, "1 or more"),
     ),
@@ -132,6 +136,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda value: 0 <= value < 1, "at least 0, and below 1"),
     ),
     "learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
+    "noam_factor": (lambda value: 0 < value < math.inf, "above 0"),
+    "ema_decay": (lambda value: 0 < value < 1, "above 0, and below 1"),
 }
 
 
@@ -154,6 +160,32 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=torch.accelerator.is_available(), metadata={"help": "page-locked memory, for an accelerator"}
     )
     generation_num_beams: int | None = field(default=4, metadata={"help": "beams when test text is generated"})
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "tokens, padding counted, of source and target together, in a batch of one device; in place of "
+            "per_device_train_batch_size and train_sampling_strategy"
+        },
+    )
+    noam_factor: float | None = field(
+        default=None,
+        metadata={
+            "help": "learning rate = factor * width^-0.5 * min(step^-0.5, step * warmup_steps^-1.5), equation 3 of the "
+            "paper, in place of learning_rate and lr_scheduler_type"
+        },
+    )
+    average_last: int | None = field(
+        default=None, metadata={"help": "checkpoints: their mean is measured and saved as the model (section 6.1)"}
+    )
+    average_best: int | None = field(
+        default=None, metadata={"help": "as average_last, but of the checkpoints with the lowest validation loss"}
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "the exponential moving average of the weights is measured and saved as the model; 0.999, say"
+        },
+    )
 
     def __post_init__(self):
         """Check ranges, before anything is written, and use one accelerator in one process.
@@ -169,6 +201,15 @@ class RunArguments(Seq2SeqTrainingArguments):
                 raise ValueError(f"{name}={value} must be {right}.")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise ValueError(f"num_train_epochs={self.num_train_epochs} must be above 0, or max_steps be given.")
+        averages = [name for name in ("average_last", "average_best", "ema_decay") if getattr(self, name)]
+        if len(averages) > 1:
+            raise ValueError(f"Give one of {' and '.join(averages)}: a model has one average.")
+        if averages[:1] == ["average_last"] and self.save_total_limit is not None:
+            self.save_total_limit = max(self.save_total_limit, self.average_last or 0)
+        if averages[:1] == ["average_best"]:
+            self.save_total_limit = None  # which are the best is known in the end
+        if self.noam_factor is not None and not self.warmup_steps:
+            raise ValueError("noam_factor needs warmup_steps: the paper's schedule begins with a rise.")
         super().__post_init__()
         if self.n_gpu > 1:
             logger.warning(
@@ -179,53 +220,6 @@ class RunArguments(Seq2SeqTrainingArguments):
 
 # Options that say where a run is and who may publish it, not how it trains: they are no part of its recipe.yaml.
 _NOT_RECIPE = {"data_dir", "output_dir", "overwrite", "resume_from_checkpoint", "hub_token"}
-# Fields of a configuration that the tokenizer decides, or that no recipe needs.
-_NOT_ARGUMENTS = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "is_encoder_decoder"}
-_NOT_ARGUMENTS |= {"use_cache", "attribute_map", "model_type"}
-_FIELD = re.compile(r"^    (\w+): ([\w| \[\]]+) = .*?(?:  # (.*))?$", re.MULTILINE)
-
-
-@functools.cache
-def model_arguments(config_class: type[PreTrainedConfig], preset: str) -> Any:
-    """Make the dataclass of arguments that a model's configuration takes: every field, with its comment as help.
-
-    Args:
-        config_class: `TransformerConfig` or `GPTConfig`.
-        preset: the default preset.
-    """
-    members: list[tuple] = [
-        ("preset", str, field(default=preset, metadata={"help": "published model that the fields below depart from"})),
-        (
-            "attn_implementation",
-            str,
-            field(default="sdpa", metadata={"help": "eager, sdpa, flash_attention_2, flex_attention"}),
-        ),
-    ]
-    for name, kind, comment in _FIELD.findall(inspect.getsource(config_class)):
-        if name not in _NOT_ARGUMENTS:
-            python_type = {"int": int, "str": str, "bool": bool}.get(kind, float)
-            note = f"{comment or name} (default: the preset's)".replace("%", "%%")
-            members.append((name, python_type | None, field(default=None, metadata={"help": note})))
-    return make_dataclass(f"{config_class.__name__}Arguments", members, namespace={"_argument_group_name": "model"})
-
-
-def model_config(config_class: Any, arguments: Any, **given: Any) -> Any:
-    """Build a configuration from its arguments.
-
-    Args:
-        config_class: as for `model_arguments`.
-        arguments: an instance of the class that `model_arguments` made.
-        **given: fields that the arguments do not decide, such as token ids.
-    """
-    chosen = {f.name: getattr(arguments, f.name) for f in fields(arguments)}
-    preset, _ = chosen.pop("preset"), chosen.pop("attn_implementation")
-    return config_class.from_preset(preset, **{k: v for k, v in chosen.items() if v is not None}, **given)
-
-
-def vocabulary_size(config_class: Any, arguments: Any) -> int:
-    """Pieces that the tokenizer should have: what the arguments say, or else their preset."""
-    given = arguments.vocab_size
-    return config_class.from_preset(arguments.preset).vocab_size if given is None else given
 
 
 @dataclass(frozen=True)
@@ -338,24 +332,20 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
     """
     parser = RecipeParser(types)
     known = {action.dest for action in parser._actions} - {"help"}
-    for key in recipe.values:
+    preset = next((part.default for kind in types for part in fields(kind) if part.name == "preset"), None)
+    task = f"task {recipe.task}" + (f" with preset {preset}" if preset else "")
+    words = options_of(overrides)
+    for key in [*recipe.values, *words]:
         if key not in known:
-            raise ValueError(
-                f"{recipe.path}:{recipe.lines[key]}: {key!r} is no option of task {recipe.task}{nearest(key, known)}."
-            )
-    given = dict.fromkeys(recipe.values)
-    for word in overrides:
-        if word.startswith("--"):
-            key = word[2:].partition("=")[0].replace("-", "_")
-            if key not in known:
-                raise ValueError(f"--{key} is no option of task {recipe.task}{nearest(key, known)}.")
-            given[key] = None
+            named = f"--{key}" if key in words else f"{recipe.path}:{recipe.lines[key]}: {key!r}"
+            raise ValueError(f"{named} is no option of {task}{nearest(key, known)}.")
+    given = dict.fromkeys([*recipe.values, *words])
     argv = [word for key, value in recipe.values.items() if value is not None for word in _as_words(key, value)]
     try:
         parser.parse_args(argv)
     except ValueError as error:
-        named = re.search(r"argument --(\w+)", str(error))
-        where = f":{recipe.lines[named[1]]}" if named and named[1] in recipe.lines else ""
+        option = re.search(r"argument --(\w+)", str(error))
+        where = f":{recipe.lines[option[1]]}" if option and option[1] in recipe.lines else ""
         raise ValueError(f"{recipe.path}{where}: {error}") from None
     parser.parse_args([*argv, *overrides])
     parsed = parser.parse_args_into_dataclasses([*argv, *overrides], look_for_args_file=False)
@@ -364,18 +354,25 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         value = getattr(value, "value", value)  # an enumeration's word
         # What became an object is written as it was given: in the YAML, or as JSON on the command line.
         plain = value is None or isinstance(value, (str, int, float, list, dict))
-        given[key] = value if plain else _words_of(overrides).get(key, recipe.values.get(key))
+        given[key] = value if plain else _as_yaml(words[key][0]) if key in words else recipe.values[key]
     return parsed, {key: value for key, value in given.items() if key not in _NOT_RECIPE and value != []}
 
 
-def _words_of(overrides: Sequence[str]) -> dict[str, Any]:
-    words: dict[str, Any] = {}
-    for word, following in zip(overrides, [*overrides[1:], ""], strict=True):
+def options_of(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Map every option that the command line names to its words: of `--key value`, `--key=value` or `--key one two`."""
+    options: dict[str, list[str]] = {}
+    words: list[str] = []
+    for word in overrides:
         if word.startswith("--"):
-            key, _, value = word[2:].partition("=")
-            value = value or following
-            words[key.replace("-", "_")] = json.loads(value) if value.startswith("{") else value
-    return words
+            key, equals, value = word[2:].partition("=")
+            words = options[key.replace("-", "_")] = [value] if equals else []
+        else:
+            words.append(word)
+    return options
+
+
+def _as_yaml(word: str) -> Any:
+    return json.loads(word) if word.startswith("{") else word
 
 
 def _as_words(key: str, value: Any) -> list[str]:
@@ -395,11 +392,13 @@ COMMON_TRAINING_ARGUMENTS = [
     "max_steps",
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
+    "max_tokens_per_batch",
     "gradient_accumulation_steps",
     "train_sampling_strategy",
     "learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
+    "noam_factor",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
@@ -415,6 +414,9 @@ COMMON_TRAINING_ARGUMENTS = [
     "save_strategy",
     "save_steps",
     "save_total_limit",
+    "average_last",
+    "average_best",
+    "ema_decay",
     "generation_num_beams",
     "use_cpu",
 ]

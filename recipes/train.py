@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import PartialState
 
 from .anchor import verdict
-from .arguments import Recipe, find_recipe, help_text, read_recipe, shipped_recipes
+from .arguments import Recipe, find_recipe, help_text, options_of, read_recipe, shipped_recipes
 
 
 SCRIPTS = {"translation": "train_translation", "language_modeling": "train_language_model"}
@@ -53,7 +53,7 @@ def train(recipe: Recipe, overrides: Sequence[str]) -> Any:
     Returns:
         What the task's script returns.
     """
-    if "output_dir" not in recipe.values and not any(word.startswith("--output_dir") for word in overrides):
+    if "output_dir" not in {*recipe.values, *options_of(overrides)}:
         overrides = ["--output_dir", f"runs/{recipe.name}", *overrides]
     return script(recipe.task).run(recipe, overrides)
 
@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if argv else 2
     recipe, overrides = load_recipe(argv[0]), argv[1:]
     if {"-h", "--help", "--help_all"} & set(overrides):
-        print(help_text(recipe, script(recipe.task).TYPES, everything="--help_all" in overrides))
+        words = [word for word in overrides if word not in ("-h", "--help", "--help_all")]
+        types = script(recipe.task).argument_types(recipe, words)
+        print(help_text(recipe, types, everything="--help_all" in overrides))
         return 0
     recipe = for_text_of(recipe, overrides)
     done = train(recipe, overrides)
@@ -89,8 +91,7 @@ def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     Its languages, its licence, its anchor, and the files that belong to its training text are then none of the recipe's any
     more: what is not named anew is not there. A file of the same name, in another `data_dir`, counts as the recipe's text.
     """
-    given = {word[2:].partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
-    if not any(key == "dataset" or key.startswith(("train_s", "train_te", "train_ta")) for key in given):
+    if not {"dataset", "train_source", "train_target", "train_split", "train_text"} & options_of(overrides).keys():
         return recipe
     about = {
         "source_language",

@@ -1,4 +1,4 @@
-"""Task "language_modeling": train a GPT from scratch on running text."""
+"""Task "language_modeling": train a GPT or an LSTM from scratch on running text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +8,10 @@ from typing import Any
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from transformer_theatre.configuration.configuration_gpt import GPTConfig
-from transformer_theatre.modeling.modeling_gpt import GPTForCausalLM
-
 from .anchor import verdict
-from .arguments import (
-    Recipe,
-    RunArguments,
-    TextDataArguments,
-    model_arguments,
-    model_config,
-    parse_recipe,
-    vocabulary_size,
-)
-from .decoding import continue_text
-from .evaluation import likelihood
+from .arguments import Recipe, RunArguments, TextDataArguments, parse_recipe
+from .evaluation import likelihood, longest_row
+from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .run_folder import write_metrics
 from .text_data import load_documents, read_documents
@@ -30,7 +19,8 @@ from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_to
 from .training import begin_output, check_output, tokenizer_for, train_and_measure
 
 
-TYPES = (model_arguments(GPTConfig, "gpt-1"), TextDataArguments, RunArguments)
+AUTO_CLASS = "AutoModelForCausalLM"
+DEFAULT_PRESET = "gpt-1"
 
 
 @dataclass
@@ -41,6 +31,13 @@ class LanguageModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     metrics: dict[str, Any]
+    row_length: int
+
+
+def argument_types(recipe: Recipe, overrides: Sequence[str]) -> tuple[Any, ...]:
+    """Make the dataclasses of the task's arguments: those of the model come from the preset that is chosen."""
+    preset = preset_of(recipe, overrides, AUTO_CLASS, DEFAULT_PRESET)
+    return model_arguments(presets_for(AUTO_CLASS)[preset], preset), TextDataArguments, RunArguments
 
 
 def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
@@ -49,22 +46,20 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     Raises:
         ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
     """
-    (model_args, data, args), given = parse_recipe(recipe, overrides, *TYPES)
+    (model_args, data, args), given = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     train, validation = read_texts(data)
     tokenizer = make_tokenizer(data, args, train, model_args)
-    config = make_config(model_args, tokenizer)
-    config._attn_implementation = model_args.attn_implementation
-    blocks = encode_blocks(train, tokenizer, config.max_position_embeddings)
-    validation_blocks = encode_blocks(validation, tokenizer, config.max_position_embeddings)
-    model = GPTForCausalLM(config)
-    model.generation_config.update(do_sample=True, max_new_tokens=config.max_position_embeddings // 2)
-    folder = begin_output(args, recipe, given, model)
+    model = make_model(model_args, tokenizer)
+    length = row_length(data, model)
+    blocks, validation_blocks = (encode_blocks(texts, tokenizer, length) for texts in (train, validation))
+    model.generation_config.update(do_sample=True, max_new_tokens=length // 2)
+    folder = begin_output(args, recipe, given, model, tokenizer, blocks)
 
     collate = DataCollatorForSeq2Seq(tokenizer)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, blocks, validation_blocks)
-    done = LanguageModel(folder, model, tokenizer, metrics)
+    done = LanguageModel(folder, model, tokenizer, metrics, length)
     if trainer.is_world_process_zero():
         finish(done, recipe, given, data, validation, validation_blocks)
     trainer.accelerator.wait_for_everyone()
@@ -108,7 +103,7 @@ def read_text(data: TextDataArguments, split: str) -> Dataset | None:
 
 def make_tokenizer(data: TextDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name on the training text; or load it."""
-    vocab_size = vocabulary_size(GPTConfig, model_args)
+    vocab_size = vocabulary_size(presets_for(AUTO_CLASS)[model_args.preset], model_args)
     kinds = {
         "bpe": lambda: train_bpe_tokenizer(train["text"], vocab_size, appends_eos=False),
         "character": lambda: train_character_tokenizer(train["text"]),
@@ -116,11 +111,26 @@ def make_tokenizer(data: TextDataArguments, args: RunArguments, train: Dataset, 
     return tokenizer_for(data.tokenizer, args, kinds)
 
 
-def make_config(model_args, tokenizer: PreTrainedTokenizerBase) -> GPTConfig:
-    """Build the configuration for a tokenizer."""
+def make_model(model_args, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Build the model for a tokenizer, with random weights."""
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     model_args.vocab_size = len(tokenizer)
-    return model_config(GPTConfig, model_args, **ids)
+    model_class = presets_for(AUTO_CLASS)[model_args.preset]
+    return model_class(model_config(model_class, model_args, **ids))
+
+
+def row_length(data: TextDataArguments, model: PreTrainedModel) -> int:
+    """Tokens in a row of text: what the arguments say, or else `longest_row`.
+
+    Raises:
+        ValueError: the model does not take so many.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None)
+    length = longest_row(model) if data.row_length is None else data.row_length
+    if length < 2 or (limit is not None and length > limit):
+        right = "2 or more" if limit is None else f"between 2 and max_position_embeddings={limit}"
+        raise ValueError(f"row_length={length} must be {right}.")
+    return length
 
 
 def finish(
@@ -132,9 +142,10 @@ def finish(
     measured = likelihood(done.metrics["eval_nll"] * tokens, tokens, text_bytes)
     done.metrics["eval_bits_per_byte"] = measured["bits_per_byte"]
     write_metrics(done.folder, done.metrics)
-    example = beginning(validation["text"][0], done.tokenizer, done.model.config.max_position_embeddings // 2)
+    example = beginning(validation["text"][0], done.tokenizer, done.row_length // 2)
     print(f"\nA sample that begins with {example!r}:\n")
-    print(example + continue_text(done.model, done.tokenizer, example, max_new_tokens=300, seed=0))
+    [more] = done.model.continue_text([example], tokenizer=done.tokenizer, max_new_tokens=300, seed=0)
+    print(example + more)
     licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
     write_model_card(
         done.folder,

@@ -1,4 +1,4 @@
-"""Task "translation": train the original Transformer from scratch on pairs of texts."""
+"""Task "translation": train an encoder-decoder, the original Transformer or an LSTM, from scratch on pairs of texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,13 @@ from typing import Any
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from transformer_theatre.configuration.configuration_transformer import TransformerConfig
-from transformer_theatre.modeling.modeling_transformer import TransformerForConditionalGeneration
+from transformer_theatre.modeling.text_to_text import EXTRA_LENGTH
 
 from .anchor import verdict
-from .arguments import (
-    PairDataArguments,
-    Recipe,
-    RunArguments,
-    model_arguments,
-    model_config,
-    parse_recipe,
-    vocabulary_size,
-)
+from .arguments import PairDataArguments, Recipe, RunArguments, parse_recipe
 from .attention_picture import draw_attention, readable_tokens
-from .decoding import EXTRA_LENGTH, cross_attention, translate
 from .metrics import score_texts
+from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .run_folder import write_metrics
 from .text_data import load_pairs, read_pairs
@@ -31,7 +22,8 @@ from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tok
 from .training import begin_output, check_output, tokenizer_for, train_and_measure
 
 
-TYPES = (model_arguments(TransformerConfig, "transformer-base"), PairDataArguments, RunArguments)
+AUTO_CLASS = "AutoModelForSeq2SeqLM"
+DEFAULT_PRESET = "transformer-base"
 
 
 @dataclass
@@ -49,13 +41,19 @@ class Translation:
     example: str = "..."
 
 
+def argument_types(recipe: Recipe, overrides: Sequence[str]) -> tuple[Any, ...]:
+    """Make the dataclasses of the task's arguments: those of the model come from the preset that is chosen."""
+    preset = preset_of(recipe, overrides, AUTO_CLASS, DEFAULT_PRESET)
+    return model_arguments(presets_for(AUTO_CLASS)[preset], preset), PairDataArguments, RunArguments
+
+
 def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     """Train by a recipe, score the test set, and write the model folder.
 
     Raises:
         ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
     """
-    (model_args, data, args), given = parse_recipe(recipe, overrides, *TYPES)
+    (model_args, data, args), given = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     splits = {split: read_split(data, split) for split in ("train", "validation", "test")}
@@ -71,7 +69,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         if splits[split] is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
-    folder = begin_output(args, recipe, given, model)
+    folder = begin_output(args, recipe, given, model, tokenizer, encoded["train"])
 
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
@@ -103,7 +101,7 @@ def read_split(data: PairDataArguments, split: str) -> Dataset | None:
 
 def make_tokenizer(data: PairDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name, on both sides of the training text; or load it."""
-    vocab_size = vocabulary_size(TransformerConfig, model_args)
+    vocab_size = vocabulary_size(presets_for(AUTO_CLASS)[model_args.preset], model_args)
     texts = [*train["source"], *train["target"]]
     kinds = {
         "bpe": lambda: train_bpe_tokenizer(texts, vocab_size),
@@ -112,18 +110,18 @@ def make_tokenizer(data: PairDataArguments, args: RunArguments, train: Dataset, 
     return tokenizer_for(data.tokenizer, args, kinds)
 
 
-def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> TransformerForConditionalGeneration:
+def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> PreTrainedModel:
     """Build the model with random weights, and say how it generates by default."""
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     model_args.vocab_size = len(tokenizer)
-    config = model_config(TransformerConfig, model_args, decoder_start_token_id=tokenizer.bos_token_id, **ids)
-    if config.position_embeddings == "learned" and max_length > config.max_position_embeddings:
+    model_class = presets_for(AUTO_CLASS)[model_args.preset]
+    config = model_config(model_class, model_args, decoder_start_token_id=tokenizer.bos_token_id, **ids)
+    if getattr(config, "position_embeddings", None) == "learned" and max_length > config.max_position_embeddings:
         raise ValueError(
             f"max_length={max_length} tokens must not exceed max_position_embeddings={config.max_position_embeddings}, "
             "which are learned."
         )
-    config._attn_implementation = model_args.attn_implementation
-    model = TransformerForConditionalGeneration(config)
+    model = model_class(config)
     model.generation_config.update(num_beams=args.generation_num_beams, max_new_tokens=max_length + EXTRA_LENGTH)
     return model
 
@@ -132,7 +130,7 @@ def finish(done: Translation, recipe: Recipe):
     """Score the test set, draw one example, and write metrics.json and the card."""
     write_metrics(done.folder, done.metrics)  # now, lest a failure below lose them
     if done.test is not None:
-        done.predictions = translate(done.model, done.tokenizer, done.test["source"], progress=True)
+        done.predictions = done.model.translate(done.test["source"][:], tokenizer=done.tokenizer, progress=True)
         scores = score_texts(done.predictions, done.test["target"])
         done.metrics |= {f"test_{key}": value for key, value in scores.items()}
         done.example = sorted(done.test["source"], key=len)[len(done.test) // 2]
@@ -158,14 +156,19 @@ def card(done: Translation, recipe: Recipe, **more: Any):
 
 
 def draw(done: Translation):
-    """Draw what the model looks at when it translates the example of the run."""
-    weights, source_ids, target_ids = cross_attention(done.model, done.tokenizer, done.example)
+    """Draw what the model looks at when it translates the example of the run; a model without attention has no picture."""
+    config = done.model.config
+    if getattr(config, "attention", None) == "none":
+        return
+    layers = f", last of {config.decoder_layers} layers" if hasattr(config, "decoder_layers") else ""
+    [seen] = done.model.translate([done.example], tokenizer=done.tokenizer, return_alignment=True)
+    ids: Any = [done.tokenizer.convert_tokens_to_ids(tokens) for tokens in (seen.source_tokens, seen.tokens)]
     draw_attention(
-        weights,
-        readable_tokens(done.tokenizer, source_ids),
-        readable_tokens(done.tokenizer, target_ids),
+        seen.alignment,
+        readable_tokens(done.tokenizer, ids[0]),
+        readable_tokens(done.tokenizer, ids[1]),
         done.folder / "figures" / "attention.png",
-        title=f"Encoder-decoder attention, last of {done.model.config.decoder_layers} layers",
+        title=f"Encoder-decoder attention{layers}",
     )
 
 

@@ -1,16 +1,30 @@
 """The library's Trainer, with what training from scratch needs and it lacks; each part is one small class."""
 
+import contextlib
+import functools
 import math
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
+import pyarrow.compute
 import torch
+from accelerate.data_loader import prepare_data_loader
+from datasets import Dataset
+from safetensors import SafetensorError
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, seed_worker
 
+from transformer_theatre.modeling.progress import progress_bar
+
+from .averaging import ExponentialAverage
+from .interruption import StopAtSignal, rows_of
 from .length_grouping import LengthGroupedSampler
-from .progress import progress_bar
+from .noam import noam_schedule
+from .token_batches import TokenBatchSampler
 
 
 class SmoothedLoss:
@@ -105,6 +119,13 @@ class TokenProgress(TrainerCallback):
             self.bar = None
 
 
+def lengths_of(dataset: Dataset, columns: list[str]) -> torch.Tensor:
+    """Count the tokens of each row in each of the columns, (rows, columns), without reading them."""
+    table = dataset.select_columns(columns).with_format("arrow")[:]
+    counts = [pyarrow.compute.list_value_length(table.column(name)).to_numpy() for name in columns]
+    return torch.stack([torch.from_numpy(count.copy()) for count in counts], dim=1).long()
+
+
 class TheatreTrainer(Seq2SeqTrainer):
     """`Seq2SeqTrainer` whose numbers are right for models trained from scratch.
 
@@ -113,6 +134,9 @@ class TheatreTrainer(Seq2SeqTrainer):
     - `eval_loss` is the negative log-likelihood per real token, in nats, over the whole validation set, whatever the batch
       size and the number of processes; `eval_perplexity` is its exponential.
     - Training tokens are counted, and shown while it runs.
+
+    And what the library lacks: batches of a number of tokens (`max_tokens_per_batch`), the paper's schedule (`noam_factor`), and
+    a moving average of the weights, which is what is evaluated (`ema_decay`).
     """
 
     def __init__(self, model, args, **kwargs):
@@ -124,8 +148,57 @@ class TheatreTrainer(Seq2SeqTrainer):
         self.accelerator.gradient_accumulation_steps = 1
         self.counter = TokenCounter()
         self._nll, self._tokens, self.evaluation_seconds = 0.0, 0, 0.0
+        self.average = ExponentialAverage(model, args.ema_decay) if args.ema_decay else None
+        if self.average is not None:
+            self.add_callback(self.average)
+        self.signal = StopAtSignal()
+        self.add_callback(self.signal)
         self.remove_callback(ProgressCallback)
         self.add_callback(TokenProgress(self.counter))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Make batches of a number of tokens, or of a number of rows."""
+        if not self.args.max_tokens_per_batch:
+            return super().get_train_dataloader()
+        args, pairs = self.args, self.model.config.is_encoder_decoder
+        dataset: Any = self.train_dataset
+        sampler = TokenBatchSampler(
+            lengths_of(dataset, ["input_ids", "labels"] if pairs else ["input_ids"]),
+            args.max_tokens_per_batch,
+            seed=args.seed,
+            world_size=args.world_size,
+            rank=args.process_index,
+            accumulation_steps=args.gradient_accumulation_steps,
+        )
+        loader = DataLoader(
+            self._remove_unused_columns(dataset, description="training"),
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            worker_init_fn=functools.partial(
+                seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index
+            ),
+        )
+        # The sampler knows its process: accelerate must not share the batches out once more.
+        return prepare_data_loader(loader, args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """Make the paper's schedule where `noam_factor` asks for it, or the library's."""
+        if self.args.noam_factor is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        width = self.model.config.hidden_size
+        self.lr_scheduler = noam_schedule(optimizer or self.optimizer, width, warmup, self.args.noam_factor)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Evaluate the averaged weights where there are any."""
+        with self.average.in_place() if self.average is not None else contextlib.nullcontext():
+            return super().evaluate(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
         """Group by the length of the longer side; the library drops that column before it looks."""
@@ -136,9 +209,40 @@ class TheatreTrainer(Seq2SeqTrainer):
         return LengthGroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """Count the batch, and learn from it."""
+        """Count the batch, and learn from it.
+
+        Raises:
+            RuntimeError: the loss is no number; the message names the rows.
+        """
         self.counter.add(inputs)
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            dataset: Any = self.train_dataset
+            rows = rows_of(inputs, dataset)
+            names = [dataset[row].get("origin", f"row {row + 1}") for row in rows[:5]]
+            raise RuntimeError(
+                f"The loss became {loss.item()} in step {self.state.global_step + 1}, on {', '.join(names)}"
+                f"{f' and {len(rows) - 5} more' if len(rows) > 5 else ''}. The last checkpoint is as it was. Try a lower "
+                f"learning_rate than {self.args.learning_rate}, or a longer warm-up."
+            )
+        return loss
+
+    def _save_checkpoint(self, model, trial):
+        """Save a checkpoint, or leave nothing of it behind.
+
+        Raises:
+            RuntimeError: it could not be written, most likely because the disk is full.
+        """
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            free = shutil.disk_usage(self.args.output_dir).free / 2**20
+            shutil.rmtree(folder, ignore_errors=True)
+            raise RuntimeError(
+                f"{folder} could not be written ({error}); {free:,.1f} MiB of space were left on its disk. Earlier checkpoints "
+                "are as they were: make room, and go on by --resume_from_checkpoint true."
+            ) from error
 
     def counted_tokens(self) -> tuple[int, int]:
         """Tokens that training has seen on all processes: real ones, and with padding."""

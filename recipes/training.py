@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
-from .run_folder import begin_folder, check_folder
+from .averaging import EMA_FILE, average_checkpoints, checkpoints_to_average
+from .interruption import FINGERPRINT, StoppedBySignalError, check_fingerprint, fingerprint, lock_folder
+from .run_folder import begin_folder, check_folder, write_json
 from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
 
 
 logger = logging.get_logger(__name__)
+STATE = "trainer_state.json"
+# Held until the process ends.
+_LOCKS: list[Any] = []
 
 
 def resumes(args: RunArguments) -> bool:
@@ -34,20 +39,21 @@ def last_checkpoint(args: RunArguments) -> str | None:
         return None
     wanted, folder = str(args.resume_from_checkpoint), Path(args.output_dir or "")
     if wanted.lower() != "true":
-        if missing := missing_files(Path(wanted)):
+        if missing := missing_files(Path(wanted), args):
             raise ValueError(f"{wanted} is no whole checkpoint to resume from: {missing[0]} is missing.")
         return wanted
     steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
     for path in sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: -int(steps[path])):
-        if not (missing := missing_files(path)):
+        if not (missing := missing_files(path, args)):
             return str(path)
         logger.warning(f"{path} is passed over: it is not whole, {missing[0]} is missing.")
     raise ValueError(f"There is no whole checkpoint to resume from in {folder}.")
 
 
-def missing_files(checkpoint: Path) -> list[str]:
+def missing_files(checkpoint: Path, args: RunArguments) -> list[str]:
     """Name the files without which a run cannot go on as if it had never stopped."""
     needed = ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]
+    needed += [EMA_FILE] if args.ema_decay else []
     return [name for name in needed if not (checkpoint / name).is_file()]
 
 
@@ -58,18 +64,40 @@ def check_output(args: RunArguments):
     last_checkpoint(args)
 
 
-def begin_output(args: RunArguments, recipe: Recipe, given: dict[str, Any], model: PreTrainedModel) -> Path:
+def begin_output(
+    args: RunArguments,
+    recipe: Recipe,
+    given: dict[str, Any],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+) -> Path:
     """Begin the output folder, once for all processes; call it when nothing else can be wrong with the input any more.
 
     Raises:
-        ValueError: the run should go on from a checkpoint of another model; the folder is then as it was.
+        ValueError: another run is in the folder, or the run should go on from a checkpoint of another model, or with other
+            data, another tokenizer or other batches; the folder is then as it was.
     """
     same_model(model, last_checkpoint(args))
+    folder = Path(args.output_dir or "")
+    begun = fingerprint(train, tokenizer, batching(args))
+    if resumes(args):
+        check_fingerprint(folder, begun)
     with args.main_process_first(local=False, desc="beginning the output folder"):
         if args.process_index == 0:
+            _LOCKS.append(lock_folder(folder))
             contents = {"task": recipe.task, **given}
-            begin_folder(args.output_dir or "", contents, name=recipe.name, resume=resumes(args))
-    return Path(args.output_dir or "")
+            begin_folder(folder, contents, name=recipe.name, resume=resumes(args))
+            write_json(folder / FINGERPRINT, begun)
+    return folder
+
+
+def batching(args: RunArguments) -> dict[str, Any]:
+    """What decides which rows are in which update."""
+    batches = args.gradient_accumulation_steps * args.world_size
+    if args.max_tokens_per_batch:
+        return {"seed": args.seed, "max_tokens_per_batch": args.max_tokens_per_batch, "batches in an update": batches}
+    return {"seed": args.seed, "rows in an update": args.train_batch_size * batches}
 
 
 def tokenizer_for(
@@ -104,10 +132,10 @@ def same_model(model: PreTrainedModel, checkpoint: str | None):
             )
 
 
-def warn_of_warmup(args: RunArguments, rows: int):
-    """Warn where the learning rate would never reach its peak."""
-    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(rows / batch) * math.ceil(args.num_train_epochs)
+def warn_of_warmup(args: RunArguments, batches: int):
+    """Warn where the learning rate would never reach its peak; `batches` of a process are an epoch."""
+    updates = math.ceil(batches / args.gradient_accumulation_steps)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(updates * args.num_train_epochs)
     if (warmup := args.get_warmup_steps(steps)) >= steps:
         logger.warning(
             f"The learning rate rises for {warmup} steps, and the run has {steps}: give fewer --warmup_steps, or more "
@@ -148,12 +176,18 @@ def train_and_measure(
         eval_dataset=validation,
         processing_class=tokenizer,
     )
-    warn_of_warmup(args, len(train))
+    warn_of_warmup(args, len(trainer.get_train_dataloader()))
     started = time.monotonic()
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(args))
-    if not math.isfinite(result.training_loss):
-        raise RuntimeError(
-            f"The loss became {result.training_loss}: try a lower learning_rate than {args.learning_rate}."
+    checkpoint = last_checkpoint(args)
+    if trainer.average is not None and checkpoint is not None:
+        trainer.average.load(
+            Path(checkpoint), updates=TrainerState.load_from_json(f"{checkpoint}/{STATE}").global_step
+        )
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.signal.received:
+        raise StoppedBySignalError(
+            f"stopped by SIGTERM after step {trainer.state.global_step}, and saved; the same command with "
+            "--resume_from_checkpoint true goes on."
         )
     seconds = time.monotonic() - started - trainer.evaluation_seconds
     real, padded = trainer.counted_tokens()
@@ -165,6 +199,9 @@ def train_and_measure(
     }
     if not resumes(args):  # else it would be the time of the last part only
         metrics["train_seconds"] = round(seconds, 2)
+    metrics |= take_average(trainer)
+    # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     if validation is not None:
         measured = trainer.evaluate()
         metrics |= {"eval_nll": measured["eval_loss"], "eval_perplexity": measured["eval_perplexity"]}
@@ -173,3 +210,26 @@ def train_and_measure(
     trainer.save_model()
     trainer.save_state()
     return trainer, metrics
+
+
+def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
+    """Give the model the averaged weights that the arguments ask for; say of what they are the average.
+
+    Raises:
+        ValueError: there are too few checkpoints, or one cannot be read.
+    """
+    args: Any = trainer.args
+    if trainer.average is not None:
+        trainer.average.swap()
+        trainer.average = None
+        return {"averaged": f"exponential, decay {args.ema_decay}"}
+    if not (args.average_last or args.average_best):
+        return {}
+    trainer.accelerator.wait_for_everyone()  # the checkpoints are written by one process
+    chosen = checkpoints_to_average(Path(args.output_dir), args.average_last, args.average_best)
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    # A tied weight is stored under one of its names.
+    missing, unexpected = model.load_state_dict(average_checkpoints(chosen), strict=False)
+    assert not unexpected
+    assert set(missing) <= set(model.all_tied_weights_keys)
+    return {"averaged": f"checkpoints of steps {', '.join(path.name.removeprefix('checkpoint-') for path in chosen)}"}

@@ -1,12 +1,17 @@
-"""The original Transformer and a GPT as a Hugging Face model package.
+"""The original Transformer, a GPT, and the LSTMs they replaced as a Hugging Face model package.
 
 `import transformer_theatre` registers every model with the library's Auto classes.
 """
 
-from transformer_theatre.configuration import GPTConfig, TransformerConfig
+from transformer_theatre.configuration import GPTConfig, LSTMConfig, TransformerConfig
 from transformer_theatre.modeling import (
     GPTForCausalLM,
+    GPTForMultipleChoice,
+    GPTForSequenceClassification,
     GPTModel,
+    LSTMForCausalLM,
+    LSTMForConditionalGeneration,
+    LSTMModel,
     TransformerForConditionalGeneration,
     TransformerModel,
 )
@@ -17,7 +22,13 @@ __version__ = "0.1.0"
 __all__ = [
     "GPTConfig",
     "GPTForCausalLM",
+    "GPTForMultipleChoice",
+    "GPTForSequenceClassification",
     "GPTModel",
+    "LSTMConfig",
+    "LSTMForCausalLM",
+    "LSTMForConditionalGeneration",
+    "LSTMModel",
     "TransformerConfig",
     "TransformerForConditionalGeneration",
     "TransformerModel",

@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from transformer_theatre.configuration import GPTConfig, TransformerConfig
+from transformer_theatre.configuration import GPTConfig, LSTMConfig, TransformerConfig
 from transformer_theatre.modeling import AUTO_CLASSES
 
 
@@ -28,6 +28,7 @@ TINY = {
     GPTConfig: {
         "dropout": 0,
         "attention_dropout": 0,
+        "classifier_dropout": 0,
         "vocab_size": 99,
         "d_model": 32,
         "num_hidden_layers": 2,
@@ -38,9 +39,23 @@ TINY = {
         "pad_token_id": 96,
         "eos_token_id": 98,
     },
+    # The library's overfit test is short; so narrow an LSTM learns fast only where its weights start larger.
+    LSTMConfig: {
+        "initializer_range": 0.3,
+        "dropout": 0,
+        "vocab_size": 99,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "tie_word_embeddings": True,
+        "share_encoder_decoder_embeddings": True,
+        "bos_token_id": 97,
+        "pad_token_id": 96,
+        "eos_token_id": 98,
+        "decoder_start_token_id": 95,
+    },
 }
 # The tokens that are not special, first and last + 1.
-PLAIN_TOKENS = {TransformerConfig: (4, 99), GPTConfig: (1, 96)}
+PLAIN_TOKENS = {TransformerConfig: (4, 99), GPTConfig: (1, 96), LSTMConfig: (1, 95)}
 
 
 def classes_of(config_class: type) -> dict[str, type]:
@@ -66,9 +81,9 @@ class ModelTester:
     num_labels = 3
     num_choices = 4
 
-    def __init__(self, config_class: type):
+    def __init__(self, config_class: type, **fields):
         self.config_class = config_class
-        self.arguments = TINY[config_class]
+        self.arguments = {**TINY[config_class], **fields}
         config = self.get_config()
         self.vocab_size = config.vocab_size
         self.hidden_size = config.hidden_size
@@ -84,7 +99,7 @@ class ModelTester:
 
     @property
     def language_model_class(self):
-        return self.conditional_generation_class or self.causal_lm_class
+        return self.conditional_generation_class if self.is_encoder_decoder else self.causal_lm_class
 
     def get_config(self):
         return self.config_class(**self.arguments)

@@ -15,7 +15,14 @@ from model_tester import ModelTester, announce_classes, classes_of
 from sharding import sharded_equals_whole
 from transformers.exporters import DynamoConfig, DynamoExporter
 
-from transformer_theatre.configuration import GPTConfig, TransformerConfig
+from transformer_theatre.configuration import GPTConfig, LSTMConfig, TransformerConfig
+from transformer_theatre.modeling import (
+    GPTForMultipleChoice,
+    GPTForSequenceClassification,
+    LSTMForCausalLM,
+    LSTMForConditionalGeneration,
+    LSTMModel,
+)
 
 
 # ConfigTester imports the library from the folder above the tests (a checkout); the installed one is meant.
@@ -53,11 +60,13 @@ class TheatreTests:
     """Tests of our own, and the set-up of the library's."""
 
     config_class: type
+    # What differs from the tiny configuration.
+    fields: dict = {}
     # Our `_init_weights` is checked whatever year the file's licence line names.
     test_can_init_all_missing_weights_before_2023 = True
 
     def setUp(self):
-        self.model_tester = ModelTester(self.config_class)
+        self.model_tester = ModelTester(self.config_class, **self.fields)
         # ConfigTester looks its arguments up in the saved file, which leaves defaults out.
         defaults = self.config_class().to_dict()
         changed = {name: value for name, value in self.model_tester.arguments.items() if defaults.get(name) != value}
@@ -65,6 +74,10 @@ class TheatreTests:
 
     def test_config(self):
         self.config_tester.run_common_tests()
+
+    def _tested_classes(self):
+        """Give the name of each Auto class with our class that it loads, of those under test."""
+        return [(name, c) for name, c in classes_of(self.config_class).items() if c in self.all_model_classes]
 
     def test_own_save_and_load_is_complete(self):
         for model_class in self.all_model_classes:
@@ -75,7 +88,7 @@ class TheatreTests:
                 self.assertFalse(loading[kind], f"{model_class.__name__}: {kind}")
 
     def test_own_auto_classes(self):
-        for auto_class, model_class in classes_of(self.config_class).items():
+        for auto_class, model_class in self._tested_classes():
             model = model_class(self.model_tester.get_config())
             with tempfile.TemporaryDirectory() as folder:
                 model.save_pretrained(folder)
@@ -85,7 +98,7 @@ class TheatreTests:
 
     def test_own_remote_code(self):
         """A stranger without our package computes the same, and what they save has the same code in it."""
-        for auto_class, model_class in classes_of(self.config_class).items():
+        for auto_class, model_class in self._tested_classes():
             _, inputs = self.model_tester.prepare_config_and_inputs_for_common()
             inputs = self._prepare_for_class(inputs, model_class)
             model = model_class(self.model_tester.get_config()).eval()
@@ -173,3 +186,52 @@ class DecoderTest(
 ):
     config_class = GPTConfig
     all_model_classes = tuple(classes_of(GPTConfig).values())
+
+    def test_own_fsdp2_of_fine_tuned_models(self):
+        for model_class in (GPTForSequenceClassification, GPTForMultipleChoice):
+            config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+            inputs = self._prepare_for_class(inputs, model_class, return_labels=True)
+            with self.subTest(model_class.__name__), tempfile.TemporaryDirectory() as folder:
+                model_class(config).save_pretrained(folder)
+                ranks = run_distributed(world_size=2)(sharded_equals_whole)
+                ranks(folder, inputs, model_class.__module__, model_class.__name__)
+
+
+def _skipped(reason: str):
+    def test(self):
+        self.skipTest(reason)
+
+    return test
+
+
+class LSTMTests(TheatreTests):
+    """What both kinds of LSTM share: the set-up, and what cannot apply to a recurrent network."""
+
+    config_class = LSTMConfig
+    # It has no self-attention; its attention to the source is tested in tests/modeling/test_lstm.py.
+    has_attentions = False
+    training_overfit_learning_rate = 1e-2
+
+    test_own_static_cache_equals_dynamic = _skipped("states are kept in a DynamicCache only, and others are refused")
+    test_own_activation_checkpointing_keeps_gradients = _skipped(
+        "all layers are one call of nn.LSTM: no layer to redo"
+    )
+
+    def setUp(self):
+        super().setUp()
+        # The library's count is one for the embeddings and one for each layer; nn.LSTM shows the last layer only.
+        self.model_tester.expected_num_hidden_layers = 2
+
+
+class LSTMEncoderDecoderTest(LSTMTests, ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
+    is_encoder_decoder = True
+    all_model_classes = (LSTMModel, LSTMForConditionalGeneration)
+
+    test_own_torch_export = _skipped("torch.export cannot trace packed sequences, which the encoder reads")
+
+
+class LSTMLanguageModelTest(
+    LSTMTests, ModelTesterMixin, GenerationTesterMixin, TrainingTesterMixin, unittest.TestCase
+):
+    all_model_classes = (LSTMModel, LSTMForCausalLM)
+    fields = {"is_encoder_decoder": False}

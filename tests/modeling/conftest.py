@@ -4,6 +4,8 @@ import torch
 from transformer_theatre import (
     GPTConfig,
     GPTForCausalLM,
+    LSTMConfig,
+    LSTMForConditionalGeneration,
     TransformerConfig,
     TransformerForConditionalGeneration,
 )
@@ -20,6 +22,8 @@ TINY_TRANSFORMER = {
     "decoder_ffn_dim": 32,
 }
 TINY_GPT = {**TINY, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 24, "max_position_embeddings": 64}
+# Weights start large enough for a state to matter: tests look for what changes nothing.
+TINY_LSTM = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "initializer_range": 0.5}
 
 
 @pytest.fixture
@@ -38,6 +42,16 @@ def make_gpt():
 
     def make(**fields):
         return GPTForCausalLM(GPTConfig(**{**TINY_GPT, **fields})).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_lstm():
+    """Build a tiny LSTM encoder-decoder; keyword arguments replace fields of its configuration."""
+
+    def make(model_class=LSTMForConditionalGeneration, **fields):
+        return model_class(LSTMConfig(**{**TINY_LSTM, **fields})).eval()
 
     return make
 

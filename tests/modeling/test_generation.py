@@ -4,10 +4,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from transformer_theatre import LSTMForCausalLM
 
-@pytest.fixture(params=["encoder-decoder", "gpt"])
-def model(request, make_transformer, make_gpt):
-    made = make_transformer() if request.param == "encoder-decoder" else make_gpt()
+
+@pytest.fixture(params=["encoder-decoder", "gpt", "lstm", "lstm-language-model"])
+def model(request, make_transformer, make_gpt, make_lstm):
+    kinds = {
+        "encoder-decoder": make_transformer,
+        "gpt": make_gpt,
+        "lstm": make_lstm,
+        "lstm-language-model": lambda: make_lstm(LSTMForCausalLM),
+    }
+    made = kinds[request.param]()
     with torch.no_grad():  # far from uniform, so that there are no near ties
         made.get_input_embeddings().weight.mul_(8)
     return made
@@ -34,6 +42,8 @@ def test_greedy_generation_takes_the_likeliest_token_each_time(model, tokens):
 )
 @pytest.mark.parametrize("beams", [1, 3], ids="beams={}".format)
 def test_every_cache_generates_the_same(model, tokens, beams, options):
+    if "cache_implementation" in options and model.config.model_type == "theatre_lstm":
+        pytest.skip("An LSTM keeps its states in a DynamicCache only, and refuses others (test_lstm.py).")
     prompt = tokens(2, 5)
     shared = {"max_new_tokens": 6, "num_beams": beams, "do_sample": False, "eos_token_id": None}
     expected = model.generate(prompt, **shared)

@@ -1,10 +1,12 @@
-"""What only an accelerator can show: its kernels and its half precision give what equation 1 gives."""
+"""What only an accelerator can show: its kernels and its half precision give what the equations give."""
 
 import importlib.util
 
 import pytest
 import torch
 from torch.testing import assert_close
+
+from transformer_theatre import LSTMForCausalLM, LSTMForConditionalGeneration
 
 
 pytestmark = [
@@ -47,3 +49,17 @@ def test_half_precision_generates_and_has_gradients(model, tokens, dtype):
     assert model.generate(ids, max_new_tokens=8, num_beams=2, do_sample=False).max() < model.config.vocab_size
     model.train()(ids, labels=ids).loss.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("model_class", [LSTMForConditionalGeneration, LSTMForCausalLM])
+def test_the_recurrent_kernel_gives_what_the_cpus_gives(make_lstm, tokens, model_class, dtype):
+    model, ids = make_lstm(model_class), tokens(2, 16)
+    mask = torch.ones_like(ids)
+    mask[1, 11:] = 0
+    expected = _logits(model, ids, mask)
+    half = model.to("cuda", dtype)
+    assert_close(_logits(half, ids.cuda(), mask.cuda()).cpu(), expected, atol=0.05, rtol=0.05)
+    assert half.generate(ids.cuda(), max_new_tokens=8, num_beams=2, do_sample=False).max() < model.config.vocab_size
+    half.train()(ids.cuda(), labels=ids.cuda()).loss.backward()
+    assert all(p.grad.isfinite().all() for p in half.parameters())
