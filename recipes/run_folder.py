@@ -22,6 +22,12 @@ _WRITTEN = [
     "special_tokens_map.json",
     "configuration_*.py",
     "modeling_*.py",
+    "decoding.py",
+    "progress.py",
+    "text_batches.py",
+    "text_continuation.py",
+    "text_to_text.py",
+    "fingerprint.json",
     "README.md",
     "metrics.json",
     "trainer_state.json",
@@ -106,8 +112,13 @@ def begin_folder(path: str | Path, recipe: dict[str, Any], *, name: str, resume:
     return folder
 
 
+def write_json(path: Path, contents: dict[str, Any]):
+    """Write a file, whole or not at all."""
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
 def write_metrics(folder: Path, metrics: dict[str, Any]):
     """Write metrics.json, whole or not at all."""
-    partial = folder / f".metrics-{os.getpid()}.json"
-    partial.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / "metrics.json")
+    write_json(folder / "metrics.json", metrics)

@@ -225,6 +225,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 0
     except Exception as error:  # the run failed: one line for who runs it, the rest for who mends it
+        from .interruption import StoppedBySignalError
+
+        if isinstance(error, StoppedBySignalError):
+            print(f"theatre: {error}", file=sys.stderr)
+            return 143
         if shows_traceback:
             traceback.print_exc()
         what = " ".join(str(error).split())[:300] or "no message"

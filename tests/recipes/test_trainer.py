@@ -16,6 +16,7 @@ from transformer_theatre import (
     TransformerForConditionalGeneration,
 )
 from transformer_theatre.recipes.arguments import RunArguments
+from transformer_theatre.recipes.noam import noam_rate
 from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
 from transformer_theatre.recipes.trainer import SmoothedLoss, TheatreTrainer
 
@@ -53,24 +54,21 @@ def _rows(kind, count=8):
     return Dataset.from_list(rows)
 
 
-def _train(kind, tmp_path, **options):
+def _trainer(kind, tmp_path, **options):
     options = {
         "max_steps": 3,
         "learning_rate": 0.05,
         "logging_steps": 1,
         "save_strategy": "no",
         "use_cpu": True,
+        "train_sampling_strategy": "sequential",
+        "lr_scheduler_type": "constant",
+        "disable_tqdm": True,
         **options,
     }
-    args = RunArguments(
-        output_dir=str(tmp_path),
-        train_sampling_strategy="sequential",
-        lr_scheduler_type="constant",
-        disable_tqdm=True,
-        **options,
-    )
+    args = RunArguments(output_dir=str(tmp_path), **options)
     model, tokenizer = _model(kind), train_bpe_tokenizer(["text"], 259)
-    trainer = TheatreTrainer(
+    return TheatreTrainer(
         model=model,
         args=args,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model if kind == "seq2seq" else None),
@@ -78,6 +76,10 @@ def _train(kind, tmp_path, **options):
         eval_dataset=_rows(kind, 7),
         processing_class=tokenizer,
     )
+
+
+def _train(kind, tmp_path, **options):
+    trainer = _trainer(kind, tmp_path, **options)
     trainer.train()
     return trainer
 
@@ -103,15 +105,25 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_trainer import _log, _train
 
-trainer = _train(sys.argv[3], Path(sys.argv[2]), per_device_train_batch_size=4, optim="sgd", label_smoothing_factor=0.1)
+options = json.loads(sys.argv[4])
+trainer = _train(sys.argv[3], Path(sys.argv[2]), optim="sgd", label_smoothing_factor=0.1, **options)
 evaluated = trainer.evaluate()
 if trainer.is_world_process_zero():
     print("RESULT", json.dumps([_log(trainer, "loss"), _log(trainer, "grad_norm"), evaluated["eval_loss"]]))
 """
 
 
+# What two processes do, and what one does that comes to the same.
+SAME_UPDATE = {
+    "rows": ({"per_device_train_batch_size": 4}, {"per_device_train_batch_size": 8}),
+    "tokens": ({"max_tokens_per_batch": 80}, {"max_tokens_per_batch": 80, "gradient_accumulation_steps": 2}),
+}
+
+
+@pytest.mark.parametrize("batches", SAME_UPDATE)
 @pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
-def test_two_processes_train_and_evaluate_like_one(kind, tmp_path, repository):
+def test_two_processes_train_and_evaluate_like_one(kind, batches, tmp_path, repository):
+    for_two, for_one = SAME_UPDATE[batches]
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES, encoding="utf-8")
     with socket.socket() as probe:
@@ -126,8 +138,9 @@ def test_two_processes_train_and_evaluate_like_one(kind, tmp_path, repository):
         "--master_port",
         str(port),
     ]
+    tests = str(repository / "tests" / "recipes")
     result = subprocess.run(
-        [sys.executable, "-m", *launch, str(script), str(repository / "tests" / "recipes"), str(tmp_path), kind],
+        [sys.executable, "-m", *launch, str(script), tests, str(tmp_path), kind, json.dumps(for_two)],
         capture_output=True,
         text=True,
         check=False,
@@ -135,7 +148,7 @@ def test_two_processes_train_and_evaluate_like_one(kind, tmp_path, repository):
     line = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]
     assert line, result.stderr[-3000:]
     losses, norms, evaluated = json.loads(line[0].removeprefix("RESULT"))
-    one = _train(kind, tmp_path, per_device_train_batch_size=8, optim="sgd", label_smoothing_factor=0.1)
+    one = _train(kind, tmp_path, optim="sgd", label_smoothing_factor=0.1, **for_one)
     assert losses == pytest.approx(_log(one, "loss"), rel=1e-5)
     assert norms == pytest.approx(_log(one, "grad_norm"), rel=1e-5)
     # Seven rows on two processes: one of them is given a row that the other has too.
@@ -181,6 +194,74 @@ def test_tokens_are_counted_without_their_padding(tmp_path):
     real = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows)
     padded = 8 * (max(map(len, rows["input_ids"])) + max(map(len, rows["labels"])))
     assert (trainer.counter.real, trainer.counter.padded) == (real, padded)
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
+def test_batches_of_a_number_of_tokens_hold_no_more(kind, tmp_path, monkeypatch):
+    sizes = []
+    step = TheatreTrainer.training_step
+
+    def spy(self, model, inputs, *rest):
+        sides = [inputs["input_ids"], inputs["labels"]] if kind == "seq2seq" else [inputs["input_ids"]]
+        sizes.append(sum(side.numel() for side in sides))
+        return step(self, model, inputs, *rest)
+
+    monkeypatch.setattr(TheatreTrainer, "training_step", spy)
+    trainer = _train(kind, tmp_path, max_tokens_per_batch=60, max_steps=-1, num_train_epochs=2)
+    assert max(sizes) <= 60
+    assert len(sizes) == trainer.state.global_step == 2 * len(trainer.get_train_dataloader())
+    assert trainer.counter.real == 2 * sum(
+        len(row["input_ids"]) + (len(row["labels"]) if kind == "seq2seq" else 0) for row in _rows(kind)
+    )
+
+
+def test_the_papers_schedule_is_what_is_used(tmp_path):
+    trainer = _train("seq2seq", tmp_path, noam_factor=2.0, warmup_steps=4, max_steps=8, learning_rate=0.1)
+    # The library logs the rate of the update that was made.
+    assert _log(trainer, "learning_rate") == pytest.approx([noam_rate(step, 16, 4, 2.0) for step in range(1, 9)])
+
+
+def test_the_moving_average_is_what_is_evaluated(tmp_path):
+    trainer = _train("seq2seq", tmp_path, ema_decay=0.9, max_steps=5)
+    plain = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    measured = trainer.evaluate()["eval_loss"]
+    torch.testing.assert_close(dict(trainer.model.named_parameters()), plain, rtol=0, atol=0)
+    average, trainer.average = trainer.average, None
+    assert trainer.evaluate()["eval_loss"] != pytest.approx(measured, rel=1e-3)
+    average.swap()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(measured)
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
+def test_a_run_that_goes_on_ends_where_an_uninterrupted_one_does(kind, tmp_path):
+    options = {
+        "max_tokens_per_batch": 60,
+        "ema_decay": 0.9,
+        "noam_factor": 1.0,
+        "warmup_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 5,
+        "save_total_limit": None,
+        "max_steps": 12,
+        "gradient_accumulation_steps": 2,
+    }
+
+    def start(folder):
+        trainer = _trainer(kind, folder, **options)
+        for module in trainer.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.2
+        return trainer
+
+    whole = start(tmp_path / "whole")
+    whole.train()
+    resumed = start(tmp_path / "whole")
+    checkpoint = tmp_path / "whole" / "checkpoint-5"
+    resumed.average.load(checkpoint, updates=5)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    for name, weight in whole.model.named_parameters():
+        assert torch.equal(weight, dict(resumed.model.named_parameters())[name]), name
+        assert torch.equal(whole.average.average[name], resumed.average.average[name]), name
 
 
 def test_a_few_pairs_are_learned_by_heart(tmp_path):

@@ -1,0 +1,155 @@
+"""Averaged weights: of the last or the best checkpoints (section 6.1 of the paper), or of every step, exponentially."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import TrainerCallback
+
+
+EMA_FILE = "ema.safetensors"
+
+
+def checkpoints_to_average(folder: Path, last: int | None = None, best: int | None = None) -> list[Path]:
+    """Choose checkpoints of a run.
+
+    Args:
+        folder: of the run.
+        last: how many, the newest.
+        best: how many, those of the lowest validation loss, as it was measured when they were saved.
+
+    Raises:
+        ValueError: there are fewer, or the loss of one was not measured.
+    """
+    steps = {
+        int(path.name.removeprefix("checkpoint-")): path for path in folder.glob("checkpoint-*") if _is_whole(path)
+    }
+    wanted = last or best or 0
+    if len(steps) < wanted:
+        raise ValueError(f"{folder} holds {len(steps)} checkpoints, too few for the average of {wanted}.")
+    if last:
+        return [steps[step] for step in sorted(steps)[-last:]]
+    losses = {step: _validation_loss(path, step) for step, path in steps.items()}
+    return [steps[step] for step in sorted(sorted(losses, key=lambda step: losses[step])[:wanted])]
+
+
+def average_checkpoints(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Return the mean of the weights of checkpoints, summed in float64, in the type that they have.
+
+    Raises:
+        ValueError: one cannot be read, or they are not of the same model.
+    """
+    total: dict[str, torch.Tensor] = {}
+    kinds: dict[str, torch.dtype] = {}
+    for checkpoint in checkpoints:
+        tensors = _weights(checkpoint)
+        kinds = kinds or {name: tensor.dtype for name, tensor in tensors.items()}
+        total = total or {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in tensors.items()}
+        if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in total.items()}:
+            raise ValueError(f"The weights of {checkpoint} are not of the same model as those of {checkpoints[0]}.")
+        for name, tensor in tensors.items():
+            total[name] += tensor
+    return {name: (tensor / len(checkpoints)).to(kinds[name]) for name, tensor in total.items()}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return checkpoint.name.removeprefix("checkpoint-").isdecimal() and (checkpoint / "trainer_state.json").is_file()
+
+
+def _validation_loss(checkpoint: Path, step: int) -> float:
+    history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    for entry in history:
+        if entry["step"] == step and "eval_loss" in entry:
+            return entry["eval_loss"]
+    raise ValueError(
+        f"{checkpoint} was saved without a validation loss: give the same eval_strategy and save_strategy (and steps)."
+    )
+
+
+def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    index = checkpoint / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    try:
+        parts = [load_file(checkpoint / name) for name in names]
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"The weights of {checkpoint} cannot be read: {error}") from None
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+class ExponentialAverage(TrainerCallback):
+    """Keep the exponential moving average of a model's weights while it trains; `Trainer` calls it.
+
+    After every update: average = d * average + (1 - d) * weights, with d = min(decay, (1 + updates) / (10 + updates)), so that
+    the random weights of the start are soon forgotten. It is saved with every checkpoint.
+
+    Args:
+        model: whose weights.
+        decay: below 1; the average reaches back some 1 / (1 - decay) updates.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.updates = 0
+        self.weights = dict(model.named_parameters())
+        self.average: dict[str, torch.Tensor] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Begin with the weights as they are, where they are."""
+        if not self.average:
+            self.average = {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    @torch.no_grad()
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        """Move towards the new weights."""
+        self.updates += 1
+        share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.average.values()), list(self.weights.values()), share)
+
+    def on_save(self, args, state, control, **kwargs):
+        """Write the average into the checkpoint."""
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            # Renamed when it is whole: what bears the name can be read.
+            part = folder / f"{EMA_FILE}.part"
+            save_file(self.average, part, metadata={"updates": str(self.updates)})
+            part.replace(folder / EMA_FILE)
+
+    def load(self, checkpoint: Path, updates: int):
+        """Go on from a checkpoint after so many updates.
+
+        Raises:
+            ValueError: its average is missing, or is not of this model.
+        """
+        path = checkpoint / EMA_FILE
+        try:
+            saved = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"The moving average of {checkpoint} cannot be read: {error}") from None
+        if {name: t.shape for name, t in saved.items()} != {name: w.shape for name, w in self.weights.items()}:
+            raise ValueError(f"{path} is not of this model.")
+        self.updates = updates
+        self.average = {name: saved[name].to(weight.device) for name, weight in self.weights.items()}
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the model have the average for its weights."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    @torch.no_grad()
+    def swap(self):
+        """Exchange the weights and the average."""
+        for name, weight in self.weights.items():
+            before = weight.detach().clone()
+            weight.copy_(self.average[name])
+            self.average[name].copy_(before)

@@ -1,0 +1,124 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from transformer_theatre.recipes.averaging import (
+    EMA_FILE,
+    ExponentialAverage,
+    average_checkpoints,
+    checkpoints_to_average,
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with checkpoints of steps 10 to 50, whose weights are the step, and whose loss is lowest at 30 and 40."""
+    losses = {10: 5.0, 20: 4.0, 30: 2.0, 40: 1.0, 50: 3.0}
+    for step in losses:
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file(
+            {"a": torch.full((2, 3), float(step)), "b": torch.tensor([0.5 * step])}, folder / "model.safetensors"
+        )
+        history = [{"step": s, "eval_loss": losses[s]} for s in losses if s <= step]
+        (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_last_and_the_best_are_chosen(run):
+    assert [path.name for path in checkpoints_to_average(run, last=2)] == ["checkpoint-40", "checkpoint-50"]
+    assert [path.name for path in checkpoints_to_average(run, best=2)] == ["checkpoint-30", "checkpoint-40"]
+
+
+def test_the_average_is_the_mean(run):
+    mean = average_checkpoints(checkpoints_to_average(run, last=3))
+    torch.testing.assert_close(mean, {"a": torch.full((2, 3), 40.0), "b": torch.tensor([20.0])})
+
+
+def test_half_precision_is_summed_in_full(tmp_path):
+    for step in range(1, 101):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        save_file(
+            {"a": torch.tensor([1000.0], dtype=torch.bfloat16)}, tmp_path / f"checkpoint-{step}/model.safetensors"
+        )
+    mean = average_checkpoints(sorted(tmp_path.iterdir()))
+    assert mean["a"] == 1000.0
+    assert mean["a"].dtype == torch.bfloat16
+
+
+def test_too_few_checkpoints_are_refused(run):
+    with pytest.raises(ValueError, match="holds 5 checkpoints, too few for the average of 6"):
+        checkpoints_to_average(run, last=6)
+
+
+def test_a_checkpoint_without_measurement_is_named(run):
+    (run / "checkpoint-20" / "trainer_state.json").write_text('{"log_history": [{"step": 20, "loss": 1}]}', "utf-8")
+    with pytest.raises(ValueError, match="checkpoint-20 was saved without a validation loss"):
+        checkpoints_to_average(run, best=2)
+
+
+def test_weights_of_another_model_are_refused(run):
+    save_file({"a": torch.zeros(3, 3)}, run / "checkpoint-50" / "model.safetensors")
+    with pytest.raises(ValueError, match="checkpoint-50 are not of the same model"):
+        average_checkpoints(checkpoints_to_average(run, last=2))
+
+
+def test_weights_cut_short_are_refused(run):
+    path = run / "checkpoint-50" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match=r"The weights of .*checkpoint-50 cannot be read"):
+        average_checkpoints(checkpoints_to_average(run, last=2))
+
+
+def train(average: ExponentialAverage, model: nn.Linear, values):
+    average.on_train_begin(None, None, None)
+    for value in values:
+        with torch.no_grad():
+            model.weight.fill_(value)
+        average.on_optimizer_step(None, None, None)
+
+
+def test_the_moving_average_is_the_sum_of_its_definition():
+    model = nn.Linear(2, 1, bias=False)
+    start = model.weight.detach().clone()
+    average = ExponentialAverage(model, decay=0.8)
+    values = [float(value) for value in range(1, 60)]
+    train(average, model, values)
+    expected = start
+    for update, value in enumerate(values, 1):
+        d = min(0.8, (1 + update) / (10 + update))
+        expected = d * expected + (1 - d) * value
+    torch.testing.assert_close(average.average["weight"], expected)
+    with average.in_place():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert (model.weight == values[-1]).all()
+
+
+def test_a_moving_average_that_goes_on_is_where_it_was(tmp_path):
+    model, again = nn.Linear(2, 1), nn.Linear(2, 1)
+    whole = ExponentialAverage(model, 0.9)
+    train(whole, model, [1.0, 2.0])
+    (tmp_path / "checkpoint-2").mkdir()
+    state = SimpleNamespace(is_world_process_zero=True, global_step=2)
+    whole.on_save(SimpleNamespace(output_dir=tmp_path), state, None)
+    assert [path.name for path in (tmp_path / "checkpoint-2").iterdir()] == [EMA_FILE]
+
+    again.load_state_dict(model.state_dict())
+    resumed = ExponentialAverage(again, 0.9)
+    resumed.load(tmp_path / "checkpoint-2", updates=2)
+    train(whole, model, [3.0, 4.0])
+    train(resumed, again, [3.0, 4.0])
+    torch.testing.assert_close(resumed.average, whole.average, rtol=0, atol=0)
+
+
+def test_a_moving_average_of_another_model_is_refused(tmp_path):
+    save_file({"weight": torch.zeros(3, 3)}, tmp_path / EMA_FILE)
+    with pytest.raises(ValueError, match="is not of this model"):
+        ExponentialAverage(nn.Linear(2, 1), 0.9).load(tmp_path, 1)
+    (tmp_path / EMA_FILE).unlink()
+    with pytest.raises(ValueError, match="cannot be read"):
+        ExponentialAverage(nn.Linear(2, 1), 0.9).load(tmp_path, 1)

@@ -1,0 +1,215 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from datasets import Dataset
+
+from transformer_theatre.recipes.interruption import (
+    check_fingerprint,
+    fingerprint,
+    lock_folder,
+    rows_of,
+)
+from transformer_theatre.recipes.theatre import main
+from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
+
+
+COMMAND = [sys.executable, "-m", "transformer_theatre.recipes.theatre"]
+
+
+@pytest.fixture
+def rows():
+    return Dataset.from_dict(
+        {"input_ids": [[1, 2], [3], [4, 5, 6]], "labels": [[7], [8, 9], [1]], "origin": list("abc")}
+    )
+
+
+@pytest.fixture
+def tokenizer():
+    return train_bpe_tokenizer(["ein hund"], 259)
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def wait_for(condition, process, seconds=240):
+    """Wait until a condition holds; fail if the process ends before."""
+    for _ in range(seconds * 20):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+@pytest.fixture
+def train(recipe_file, corpus, tmp_path):
+    """Start `theatre train` in a process of its own, for 30 steps, with all that has a state of its own switched on."""
+    recipe = recipe_file(
+        "max_steps: 30",
+        "max_tokens_per_batch: 400",
+        "dropout: 0.1",
+        "ema_decay: 0.9",
+        'save_strategy: "steps"',
+        "save_steps: 4",
+        "save_total_limit: 3",
+    )
+
+    def start(folder, *more):
+        words = ["train", str(recipe), "--data_dir", str(corpus), "--output_dir", str(folder), *more]
+        return subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    return start
+
+
+def finish(process):
+    out, err = process.communicate(timeout=400)
+    return process.returncode, out, err
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_or_killed_goes_on_to_the_same_weights(train, tmp_path):
+    code, _, err = finish(train(tmp_path / "whole"))
+    assert code == 0, err
+    expected = weights(tmp_path / "whole")
+
+    folder = tmp_path / "stopped"
+    process = train(folder)
+    wait_for(lambda: any(folder.glob("checkpoint-*/trainer_state.json")), process)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 143, err
+    stopped = int(re.search(r"stopped by SIGTERM after step (\d+), and saved", err)[1])
+    assert (folder / f"checkpoint-{stopped}" / "ema.safetensors").is_file()
+
+    process = train(folder, "--resume_from_checkpoint", "true")
+    later = {path.name for path in folder.glob("checkpoint-*")}
+    wait_for(lambda: {path.name for path in folder.glob("checkpoint-*")} - later, process)
+    process.kill()  # in the middle of a save: the folder of the checkpoint has just been made
+    process.wait()
+
+    code, _, err = finish(train(folder, "--resume_from_checkpoint", "true"))
+    assert code == 0, err
+    found = weights(folder)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_two_runs_do_not_share_a_folder(train, tmp_path):
+    folder = tmp_path / "run"
+    first = train(folder)
+    wait_for(lambda: (folder / "fingerprint.json").is_file(), first)
+    code, _, err = finish(train(folder, "--overwrite", "true"))
+    assert code == 2
+    assert "Another run is writing into" in err
+    code, _, err = finish(first)
+    assert code == 0, err
+
+
+def test_a_lock_is_free_again_when_its_holder_is_gone(tmp_path):
+    lock = lock_folder(tmp_path)
+    with pytest.raises(ValueError, match="Another run is writing into"):
+        lock_folder(tmp_path)
+    lock.release()
+    lock_folder(tmp_path).release()
+
+
+CHANGES = {
+    "line": (lambda corpus: _append(corpus), [], "its training data was 64 rows .* and is 65 rows"),
+    "seed": (lambda corpus: None, ["--seed", "7"], "its seed was 42, and is 7 now"),
+    "batch": (
+        lambda corpus: None,
+        ["--per_device_train_batch_size", "4"],
+        "its rows in an update was 8, and is 4 now",
+    ),
+}
+
+
+def _append(corpus):
+    for side in ("de", "en"):
+        with (corpus / f"train.{side}").open("a", encoding="utf-8") as file:
+            file.write("hund\n")
+
+
+@pytest.mark.parametrize(("change", "options", "message"), CHANGES.values(), ids=CHANGES)
+def test_a_run_goes_on_only_with_what_it_began_with(recipe_file, corpus, tmp_path, capsys, change, options, message):
+    words = ["train", str(recipe_file('save_strategy: "steps"', "save_steps: 2")), "--data_dir", str(corpus)]
+    words += ["--output_dir", str(tmp_path / "run")]
+    assert main(words) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    change(corpus)
+    assert main([*words, "--resume_from_checkpoint", "true", *options]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_fingerprints_tell_any_change_of_rows_or_tokenizer(rows, tokenizer, tmp_path):
+    first = fingerprint(rows, tokenizer, {"seed": 1})
+    assert fingerprint(rows.select([0, 1, 2]), tokenizer, {"seed": 1}) == first
+    changed = {
+        "order": (rows.select([1, 0, 2]), tokenizer),
+        "boundary": (
+            rows.map(lambda row, i: {"input_ids": [[1], [2, 3], [4, 5, 6]][i]}, with_indices=True),
+            tokenizer,
+        ),
+        "tokenizer": (rows, train_bpe_tokenizer(["eine katze"] * 3, 261)),
+    }
+    for name, (data, other) in changed.items():
+        assert fingerprint(data, other, {"seed": 1}) != first, name
+    (tmp_path / "fingerprint.json").write_text(json.dumps(first), encoding="utf-8")
+    check_fingerprint(tmp_path, first)
+    with pytest.raises(ValueError, match=r"its tokenizer was 259 pieces .* and is"):
+        check_fingerprint(tmp_path, fingerprint(rows, changed["tokenizer"][1], {"seed": 1}))
+
+
+def test_rows_of_a_batch_are_found_whatever_its_padding(rows):
+    batch = {
+        "input_ids": torch.tensor([[4, 5, 6], [0, 0, 3]]),
+        "attention_mask": torch.tensor([[1, 1, 1], [0, 0, 1]]),
+    }
+    assert rows_of(batch, rows) == [1, 2]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_lines(recipe_file, corpus, tmp_path, capsys):
+    words = ["--learning_rate", "99", "--max_grad_norm", "0", "--optim", "sgd", "--max_steps", "200"]
+    recipe = recipe_file('save_strategy: "no"', "norm_first: true")
+    assert main(["train", str(recipe), "--data_dir", str(corpus), "--output_dir", str(tmp_path / "r"), *words]) == 1
+    message = capsys.readouterr().err
+    assert re.search(r"The loss became (nan|inf) in step \d+, on train\.de:\d+, .* and 3 more", message), message
+    assert "learning_rate than 99.0" in message
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(recipe_file, corpus, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        recipe = recipe_file('save_strategy: "steps"', "save_steps: 1", "save_total_limit: 20", "max_steps: 20")
+        words = ["train", str(recipe), "--data_dir", str(corpus), "--output_dir", str(disk / "run")]
+        result = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=300)
+        assert result.returncode == 1, result.stderr[-2000:]
+        assert re.search(r"checkpoint-\d+ could not be written \(.*\); 0\.\d MiB of space were left", result.stderr)
+        whole = [path for path in (disk / "run").glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+        assert whole
+        newest = max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+        subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
+        resumed = [*COMMAND, *words, "--resume_from_checkpoint", "true", "--max_steps", "20"]
+        result = subprocess.run(resumed, capture_output=True, text=True, check=False, timeout=300)
+        assert result.returncode == 0, result.stderr[-2000:]
+        assert newest.is_dir()
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
