@@ -123,12 +123,12 @@ class Rows:
                 torch.arange(len(self.attention_mask), device=self.attention_mask.device).repeat_interleave(times)
             )
 
-    def take(self, rows_R: torch.Tensor, sources: torch.Tensor | None):
+    def take(self, rows_R: Any, sources: Any):
         """Go on with these rows, which may repeat.
 
         Args:
-            rows_R: numbers of rows.
-            sources: numbers of the sentences that the rows belong to, as many rows to each; None: all, as before.
+            rows_R: numbers of rows, a tensor.
+            sources: a tensor of the numbers of the sentences that the rows belong to, as many rows to each; None: all, as before.
         """
         if isinstance(self.cache, EncoderDecoderCache):
             # The rows of a sentence share the keys and values of its source.

@@ -28,7 +28,7 @@ def in_evaluation(method: Callable) -> Callable:
     return run
 
 
-def tokenizer_of(model: PreTrainedModel, given: PreTrainedTokenizerBase | None) -> Any:
+def tokenizer_of(model: Any, given: PreTrainedTokenizerBase | None) -> Any:
     """Return the tokenizer that was given, or the one that was saved beside the model, which is then kept.
 
     Raises:

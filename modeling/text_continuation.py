@@ -25,7 +25,7 @@ class TextContinuation:
 
     @in_evaluation
     def continue_text(
-        self,
+        self: Any,
         prompts: Sequence[str],
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -85,7 +85,7 @@ class TextContinuation:
             for ids, start in zip(texts, starts, strict=True)
         ]
 
-    def _continue(self, texts: list[list[int]], ends: dict[int, int], constraints: Any, options: dict[str, Any]):
+    def _continue(self: Any, texts: list[list[int]], ends: dict[int, int], constraints: Any, options: dict[str, Any]):
         """Write on, in place, until each text has ended, or has as many tokens as `ends` says."""
         limit = self._context()
         while ends:
@@ -105,7 +105,7 @@ class TextContinuation:
 
     @in_evaluation
     def score(
-        self,
+        self: Any,
         texts: Sequence[str],
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -146,11 +146,11 @@ class TextContinuation:
         targets = [ids[1:] for ids in encoded]
         return token_log_probs(logits_of, targets, lengths, max_tokens_per_batch, progress)
 
-    def _context(self) -> int | None:
+    def _context(self: Any) -> int | None:
         """Positions that the model has; None: no limit."""
         return getattr(self.config, "max_position_embeddings", None)
 
-    def _encode_prompt(self, prompt: str, tokenizer: Any) -> list[int]:
+    def _encode_prompt(self: Any, prompt: str, tokenizer: Any) -> list[int]:
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.bos_token_id]
         limit = self._context()
         if limit is not None and len(ids) >= limit:

@@ -65,7 +65,7 @@ class TextToText:
 
     @in_evaluation
     def translate(
-        self,
+        self: Any,
         texts: Sequence[str],
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -169,7 +169,7 @@ class TextToText:
 
     @in_evaluation
     def score(
-        self,
+        self: Any,
         sources: Sequence[str],
         targets: Sequence[str],
         *,
@@ -217,7 +217,7 @@ class TextToText:
         return token_log_probs(logits_of, target_ids, lengths, max_tokens_per_batch, progress)
 
     def cross_attention(
-        self, inputs: dict[str, torch.Tensor], found: Sequence[Sequence[Hypothesis]]
+        self: Any, inputs: dict[str, torch.Tensor], found: Sequence[Sequence[Hypothesis]]
     ) -> list[list[torch.Tensor]]:
         """Return what each token written looked at: the last layer's weights, (heads, target, source), of each hypothesis.
 
@@ -243,27 +243,27 @@ class TextToText:
         ends = counts.cumsum(0).tolist()
         return [flat[end - len(best) : end] for end, best in zip(ends, found, strict=True)]
 
-    def _rows(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Rows:
+    def _rows(self: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Rows:
         return Rows(self, attention_mask, self.get_encoder()(input_ids, attention_mask=attention_mask))
 
-    def _start(self) -> int:
+    def _start(self: Any) -> int:
         return self.generation_config.decoder_start_token_id
 
-    def _longest(self, source: int, prefix: int) -> int:
+    def _longest(self: Any, source: int, prefix: int) -> int:
         """Tokens that a translation may have."""
         longest = max(source, prefix) + EXTRA_LENGTH
         return min(longest, self._learned_positions() or longest)
 
-    def _learned_positions(self) -> int | None:
+    def _learned_positions(self: Any) -> int | None:
         learned = getattr(self.config, "position_embeddings", None) == "learned"
         return self.config.max_position_embeddings if learned else None
 
-    def _check_length(self, length: int, number: int):
+    def _check_length(self: Any, length: int, number: int):
         limit = self._learned_positions()
         if limit is not None and length > limit:
             raise ValueError(f"Line {number} has {length} tokens; the model has {limit} learned positions.")
 
-    def _encode_sources(self, texts: Sequence[str], tokenizer: Any, first_number: int) -> dict[int, list[int]]:
+    def _encode_sources(self: Any, texts: Sequence[str], tokenizer: Any, first_number: int) -> dict[int, list[int]]:
         wanted = [index for index, text in enumerate(texts) if text.strip()]
         encoded = tokenizer([texts[index] for index in wanted])["input_ids"] if wanted else []
         for index, ids in zip(wanted, encoded, strict=True):
@@ -311,7 +311,7 @@ class TranslationPipeline(Pipeline):
     Options are those of `translate`. Each dictionary has `translation_text`; with `return_scores=True` also `score`.
     """
 
-    _load_tokenizer = True
+    _load_tokenizer: Any = True
 
     def __call__(self, texts: str | Sequence[str], **options: Any) -> list[Any]:
         """Translate a string, or strings; the list that is returned has an element for each, with `n_best` above 1 a list."""

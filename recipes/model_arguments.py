@@ -62,17 +62,17 @@ def preset_of(recipe: Recipe, overrides: Sequence[str], auto_class: str, default
 
 
 @functools.cache
-def model_arguments(model_class: Any, preset: str) -> Any:
+def model_arguments(auto_class: str, preset: str) -> Any:
     """Make the dataclass of arguments that a model takes: every field of its configuration, with its comment as help.
 
     Args:
-        model_class: such as `TransformerForConditionalGeneration`.
-        preset: the default preset.
+        auto_class: as for `presets_for`.
+        preset: what the fields depart from; another one may be of another model, with other fields.
     """
-    config_class = model_class.config_class
-    members: list[tuple] = [
-        ("preset", str, field(default=preset, metadata={"help": "published model that the fields below depart from"}))
-    ]
+    presets = presets_for(auto_class)
+    model_class, config_class = presets[preset], presets[preset].config_class
+    note = f"published model that the fields below depart from: {', '.join(presets)}"
+    members: list[tuple] = [("preset", str, field(default=preset, metadata={"help": note}))]
     if model_class._supports_sdpa:
         note = "eager, sdpa, flash_attention_2, flex_attention"
         members.append(("attn_implementation", str, field(default="sdpa", metadata={"help": note})))
@@ -88,7 +88,7 @@ def model_config(model_class: Any, arguments: Any, **given: Any) -> Any:
     """Build a configuration from its arguments.
 
     Args:
-        model_class: as for `model_arguments`.
+        model_class: such as `TransformerForConditionalGeneration`.
         arguments: an instance of the class that `model_arguments` made.
         **given: fields that the arguments do not decide, such as token ids.
     """

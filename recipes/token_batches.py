@@ -40,7 +40,7 @@ class TokenBatchSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        lengths: Sequence[int] | Sequence[Sequence[int]],
+        lengths: Sequence[int] | Sequence[Sequence[int]] | torch.Tensor,
         max_tokens: int,
         *,
         seed: int,

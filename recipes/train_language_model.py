@@ -37,7 +37,7 @@ class LanguageModel:
 def argument_types(recipe: Recipe, overrides: Sequence[str]) -> tuple[Any, ...]:
     """Make the dataclasses of the task's arguments: those of the model come from the preset that is chosen."""
     preset = preset_of(recipe, overrides, AUTO_CLASS, DEFAULT_PRESET)
-    return model_arguments(presets_for(AUTO_CLASS)[preset], preset), TextDataArguments, RunArguments
+    return model_arguments(AUTO_CLASS, preset), TextDataArguments, RunArguments
 
 
 def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:

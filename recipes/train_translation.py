@@ -44,7 +44,7 @@ class Translation:
 def argument_types(recipe: Recipe, overrides: Sequence[str]) -> tuple[Any, ...]:
     """Make the dataclasses of the task's arguments: those of the model come from the preset that is chosen."""
     preset = preset_of(recipe, overrides, AUTO_CLASS, DEFAULT_PRESET)
-    return model_arguments(presets_for(AUTO_CLASS)[preset], preset), PairDataArguments, RunArguments
+    return model_arguments(AUTO_CLASS, preset), PairDataArguments, RunArguments
 
 
 def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:

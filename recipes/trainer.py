@@ -158,9 +158,10 @@ class TheatreTrainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Make batches of a number of tokens, or of a number of rows."""
-        if not self.args.max_tokens_per_batch:
+        args: Any = self.args
+        if not args.max_tokens_per_batch:
             return super().get_train_dataloader()
-        args, pairs = self.args, self.model.config.is_encoder_decoder
+        pairs = self.model.config.is_encoder_decoder
         dataset: Any = self.train_dataset
         sampler = TokenBatchSampler(
             lengths_of(dataset, ["input_ids", "labels"] if pairs else ["input_ids"]),
@@ -187,11 +188,13 @@ class TheatreTrainer(Seq2SeqTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """Make the paper's schedule where `noam_factor` asks for it, or the library's."""
-        if self.args.noam_factor is None or self.lr_scheduler is not None:
+        args: Any = self.args
+        if args.noam_factor is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        warmup = self.args.get_warmup_steps(num_training_steps)
-        width = self.model.config.hidden_size
-        self.lr_scheduler = noam_schedule(optimizer or self.optimizer, width, warmup, self.args.noam_factor)
+        chosen: Any = optimizer or self.optimizer
+        config: Any = self.model.config
+        warmup = args.get_warmup_steps(num_training_steps)
+        self.lr_scheduler = noam_schedule(chosen, config.hidden_size, warmup, args.noam_factor)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -233,11 +236,12 @@ class TheatreTrainer(Seq2SeqTrainer):
         Raises:
             RuntimeError: it could not be written, most likely because the disk is full.
         """
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        output = Path(self.args.output_dir or "")
+        folder = output / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
-            free = shutil.disk_usage(self.args.output_dir).free / 2**20
+            free = shutil.disk_usage(output).free / 2**20
             shutil.rmtree(folder, ignore_errors=True)
             raise RuntimeError(
                 f"{folder} could not be written ({error}); {free:,.1f} MiB of space were left on its disk. Earlier checkpoints "

@@ -32,7 +32,15 @@ def test_every_test_that_the_docs_name_exists(repository):
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "CONTRIBUTING.md", "docs/translation.md", "docs/gpt.md", "docs/theatre.md", "docs/convert.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/translation.md",
+        "docs/gpt.md",
+        "docs/lstm.md",
+        "docs/theatre.md",
+        "docs/convert.md",
+    ],
 )
 def test_every_relative_link_leads_somewhere(repository, name):
     page = repository / name

@@ -1,6 +1,6 @@
 import pytest
 
-from transformer_theatre import GPTForCausalLM, LSTMForConditionalGeneration, TransformerForConditionalGeneration
+from transformer_theatre import TransformerForConditionalGeneration
 from transformer_theatre.recipes.arguments import (
     PairDataArguments,
     RunArguments,
@@ -11,13 +11,13 @@ from transformer_theatre.recipes.arguments import (
     read_recipe,
     shipped_recipes,
 )
-from transformer_theatre.recipes.model_arguments import model_arguments, model_config
+from transformer_theatre.recipes.model_arguments import model_arguments, model_config, presets_for
 from transformer_theatre.recipes.run_folder import begin_folder
 from transformer_theatre.recipes.train import SCRIPTS, for_text_of, script
 
 
 TYPES = (
-    model_arguments(TransformerForConditionalGeneration, "transformer-base"),
+    model_arguments("AutoModelForSeq2SeqLM", "transformer-base"),
     PairDataArguments,
     RunArguments,
 )
@@ -121,11 +121,11 @@ def test_options_are_found_however_they_are_written():
     assert options_of(words) == {"a": ["5=6"], "b": ["2"], "c_d": ["3", "4"], "e": [], "f": ["-1"]}
 
 
-@pytest.mark.parametrize(
-    "model_class", [TransformerForConditionalGeneration, GPTForCausalLM, LSTMForConditionalGeneration]
-)
-def test_every_field_of_a_configuration_is_an_option_with_a_help_text(model_class):
-    kind, config_class = model_arguments(model_class, "any"), model_class.config_class
+@pytest.mark.parametrize("preset", ["transformer-base", "gpt-1", "lstm-luong", "lstm-zaremba"])
+def test_every_field_of_a_configuration_is_an_option_with_a_help_text(preset):
+    task = "AutoModelForCausalLM" if preset in ("gpt-1", "lstm-zaremba") else "AutoModelForSeq2SeqLM"
+    kind, model_class = model_arguments(task, preset), presets_for(task)[preset]
+    config_class = model_class.config_class
     ids = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "is_encoder_decoder", "use_cache"}
     converted = {"source_vocab_size", "output_bias", "position_offset"}  # of models from elsewhere only
     expected = set(config_class.__annotations__) - ids - converted - {"model_type"}
@@ -149,7 +149,7 @@ def test_another_text_has_neither_the_licence_nor_the_anchor_of_the_recipes_own(
 
 
 def test_arguments_depart_from_their_preset():
-    kind = model_arguments(TransformerForConditionalGeneration, "transformer-base")
+    kind = model_arguments("AutoModelForSeq2SeqLM", "transformer-base")
     arguments = kind(preset="transformer-tiny", dropout=0.05, attn_implementation="eager")
     config = model_config(TransformerForConditionalGeneration, arguments, vocab_size=123)
     assert (config.d_model, config.dropout, config.vocab_size) == (128, 0.05, 123)

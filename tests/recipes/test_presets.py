@@ -75,6 +75,7 @@ def test_help_lists_the_options_of_the_chosen_model(capsys):
     shown = capsys.readouterr().out
     assert "--input_feeding True" in shown
     assert "--preset lstm-luong" in shown
+    assert all(name in shown for name in presets_for("AutoModelForSeq2SeqLM"))
     assert "--d_model" not in shown
     assert "--attn_implementation" not in shown
     assert main(["train", "dates/demo", "--preset", "lstm-luong", "--help"]) == 0
