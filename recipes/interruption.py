@@ -51,8 +51,12 @@ class StopAtSignal(TrainerCallback):
             signal.signal(signal.SIGTERM, self._before)
 
 
-def lock_folder(folder: Path) -> filelock.BaseFileLock:
-    """Keep other runs out of a folder for as long as this process, or what is returned, lives.
+# Of the folders that this process writes into.
+_LOCKS: list[filelock.BaseFileLock] = []
+
+
+def lock_folder(folder: Path):
+    """Keep other runs out of a folder, until `release_folders` is called or this process ends.
 
     Raises:
         ValueError: another run is in it.
@@ -65,7 +69,13 @@ def lock_folder(folder: Path) -> filelock.BaseFileLock:
         raise ValueError(
             f"Another run is writing into {folder}: wait for it, or choose another --output_dir."
         ) from None
-    return lock
+    _LOCKS.append(lock)
+
+
+def release_folders():
+    """Let other runs into the folders of this one."""
+    while _LOCKS:
+        _LOCKS.pop().release()
 
 
 def fingerprint(train: Dataset, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,6 @@ from .trainer import TheatreTrainer
 
 logger = logging.get_logger(__name__)
 STATE = "trainer_state.json"
-# Held until the process ends.
-_LOCKS: list[Any] = []
 
 
 def resumes(args: RunArguments) -> bool:
@@ -85,7 +83,7 @@ def begin_output(
         check_fingerprint(folder, begun)
     with args.main_process_first(local=False, desc="beginning the output folder"):
         if args.process_index == 0:
-            _LOCKS.append(lock_folder(folder))
+            lock_folder(folder)
             contents = {"task": recipe.task, **given}
             begin_folder(folder, contents, name=recipe.name, resume=resumes(args))
             write_json(folder / FINGERPRINT, begun)

@@ -14,6 +14,7 @@ from transformer_theatre.recipes.interruption import (
     check_fingerprint,
     fingerprint,
     lock_folder,
+    release_folders,
     rows_of,
 )
 from transformer_theatre.recipes.theatre import main
@@ -117,11 +118,12 @@ def test_two_runs_do_not_share_a_folder(train, tmp_path):
 
 
 def test_a_lock_is_free_again_when_its_holder_is_gone(tmp_path):
-    lock = lock_folder(tmp_path)
+    lock_folder(tmp_path)
     with pytest.raises(ValueError, match="Another run is writing into"):
         lock_folder(tmp_path)
-    lock.release()
-    lock_folder(tmp_path).release()
+    release_folders()
+    lock_folder(tmp_path)
+    release_folders()
 
 
 CHANGES = {
