@@ -262,13 +262,37 @@ class TheatrePreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
 
+class SourceTargetPreTrainedModel(TheatrePreTrainedModel):
+    """What models with an embedding of the source and one of the target share, whether it is the same or not."""
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Resize the vocabulary of source, target and output projection alike; see the library's method."""
+        decoder = self.get_decoder()
+        if decoder.embed_tokens.weight is not self.get_input_embeddings().weight:
+            decoder.embed_tokens = self._get_resized_embeddings(
+                decoder.embed_tokens, new_num_tokens, pad_to_multiple_of, mean_resizing
+            )
+        return super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+
+
+def shift_right(labels: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
+    """Put the start token before `labels` (batch, target), and leave the last out; ignored ones (-100) become padding."""
+    shifted_BT = labels.roll(1, dims=-1)
+    shifted_BT[:, 0] = config.decoder_start_token_id
+    return shifted_BT.masked_fill(shifted_BT == -100, config.pad_token_id)
+
+
 __all__ = [
     "AddAndNorm",
     "FeedForward",
     "MultiHeadAttention",
     "SinusoidalPositions",
+    "SourceTargetPreTrainedModel",
     "TheatrePreTrainedModel",
     "check_positions",
     "eager_attention_forward",
     "positions_of",
+    "shift_right",
 ]

@@ -36,6 +36,7 @@ from transformers.utils import can_return_tuple
 
 from transformer_theatre.configuration.configuration_lstm import LSTMConfig
 
+from .modeling_layers import shift_right
 from .modeling_lstm_layers import LSTMDecoder, LSTMEncoder, LSTMEncoderOutput, LSTMPreTrainedModel
 from .text_continuation import TextContinuation
 from .text_to_text import TextToText
@@ -142,9 +143,7 @@ class LSTMForConditionalGeneration(LSTMPreTrainedModel, GenerationMixin, TextToT
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Shift `labels` (batch, target) right behind the start token; ignored ones (-100) become padding."""
-        shifted_BT = labels.roll(1, dims=-1)
-        shifted_BT[:, 0] = self.config.decoder_start_token_id
-        return shifted_BT.masked_fill(shifted_BT == -100, self.config.pad_token_id)
+        return shift_right(labels, self.config)
 
     @can_return_tuple
     def forward(

@@ -20,7 +20,7 @@ from transformers.utils.generic import merge_with_config_defaults
 
 from transformer_theatre.configuration.configuration_lstm import LSTMConfig
 
-from .modeling_layers import TheatrePreTrainedModel
+from .modeling_layers import SourceTargetPreTrainedModel
 
 
 @dataclass
@@ -106,7 +106,7 @@ def take_positions(x_BTD: torch.Tensor, order_BT: torch.Tensor) -> torch.Tensor:
     return x_BTD.gather(1, order_BT[..., None].expand_as(x_BTD))
 
 
-class LSTMPreTrainedModel(TheatrePreTrainedModel):
+class LSTMPreTrainedModel(SourceTargetPreTrainedModel):
     """Initialisation, and what the library needs to know of the model."""
 
     config_class = LSTMConfig
@@ -134,17 +134,6 @@ class LSTMPreTrainedModel(TheatrePreTrainedModel):
                     start = torch.zeros(4, module.hidden_size)
                     start[1] = float(name.startswith("bias_ih"))
                     init.copy_(parameter, start.flatten())
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Embedding:
-        """Resize the vocabulary of source, target and output projection alike; see the library's method."""
-        decoder = self.get_decoder()
-        if decoder.embed_tokens.weight is not self.get_input_embeddings().weight:
-            decoder.embed_tokens = self._get_resized_embeddings(
-                decoder.embed_tokens, new_num_tokens, pad_to_multiple_of, mean_resizing
-            )
-        return super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     @property
     def dummy_inputs(self) -> dict[str, torch.Tensor]:

@@ -53,9 +53,10 @@ from .modeling_layers import (
     FeedForward,
     MultiHeadAttention,
     SinusoidalPositions,
-    TheatrePreTrainedModel,
+    SourceTargetPreTrainedModel,
     check_positions,
     positions_of,
+    shift_right,
 )
 from .text_to_text import TextToText
 
@@ -111,7 +112,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         return around.leave(x_BTD, self.feed_forward(around.enter(x_BTD)))
 
 
-class TransformerPreTrainedModel(TheatrePreTrainedModel):
+class TransformerPreTrainedModel(SourceTargetPreTrainedModel):
     """Initialisation, and what the library needs to know of the model."""
 
     config_class = TransformerConfig
@@ -139,11 +140,6 @@ class TransformerPreTrainedModel(TheatrePreTrainedModel):
             raise ValueError(
                 f"One new size ({new_num_tokens}) cannot fit two vocabularies: source_vocab_size="
                 f"{self.config.source_vocab_size}, and vocab_size={self.config.vocab_size} of the target."
-            )
-        encoder, decoder = self.get_encoder(), self.get_decoder()
-        if decoder.embed_tokens.weight is not encoder.embed_tokens.weight:
-            decoder.embed_tokens = self._get_resized_embeddings(
-                decoder.embed_tokens, new_num_tokens, pad_to_multiple_of, mean_resizing
             )
         return super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
@@ -397,9 +393,7 @@ class TransformerForConditionalGeneration(TransformerPreTrainedModel, Generation
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Shift `labels` (batch, target) right behind the start token; ignored ones (-100) become padding."""
-        shifted_BT = labels.roll(1, dims=-1)
-        shifted_BT[:, 0] = self.config.decoder_start_token_id
-        return shifted_BT.masked_fill(shifted_BT == -100, self.config.pad_token_id)
+        return shift_right(labels, self.config)
 
     @can_return_tuple
     def forward(

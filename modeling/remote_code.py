@@ -19,7 +19,8 @@ logger = logging.get_logger(__name__)
 
 # `from transformer_theatre.configuration.configuration_x import X` here is `from .configuration_x import X` there.
 _PACKAGE_IMPORT = re.compile(r"^from transformer_theatre\.(configuration|modeling)\.(\w+) import ", re.MULTILINE)
-_SIBLING_IMPORT = re.compile(r"^from \.(\w+) import (?:\(\s*)?(\w+)(?:[^\n(]*\n|[^)]*\)\n)", re.MULTILINE)
+# A whole statement, on one line or in parentheses: the sibling, and the first name that is imported from it.
+_SIBLING_IMPORT = re.compile(r"^from \.(\w+) import (?=\(?\s*(\w+))(?:\([^)]*\)|[^\n(]*)\n", re.MULTILINE)
 
 
 class CodeExporter:
@@ -81,12 +82,18 @@ def flat_sources(model_class: type[PreTrainedModel]) -> dict[str, str]:
         flat[path.name] = _PACKAGE_IMPORT.sub(r"from .\2 import ", text)
         if re.search(r"^\s*(from|import) transformer_theatre\b", flat[path.name], re.MULTILINE):
             raise ValueError(f"{path} imports a part of transformer_theatre that cannot travel to the Hub.")
-    return {name: _with_indirect_imports(name, flat) for name in flat}
+    imported = {name: {match[1]: match[2] for match in _SIBLING_IMPORT.finditer(text)} for name, text in flat.items()}
+    return {name: _with_indirect_imports(name, text, imported) for name, text in flat.items()}
 
 
-def _with_indirect_imports(name: str, flat: dict[str, str]) -> str:
-    """Import in a file what its siblings import: older versions of the library (5.4) fetch no more than a file names itself."""
-    imported = {file: {match[1]: match[2] for match in _SIBLING_IMPORT.finditer(text)} for file, text in flat.items()}
+def _with_indirect_imports(name: str, text: str, imported: Mapping[str, Mapping[str, str]]) -> str:
+    """Import in a file what its siblings import: older versions of the library (5.4) fetch no more than a file names itself.
+
+    Args:
+        name: of the file.
+        text: of the file.
+        imported: name of every file -> its siblings, each with one name that is imported from it.
+    """
     reached, waiting = dict(imported[name]), list(imported[name])
     while waiting:
         for stem, what in imported[f"{waiting.pop()}.py"].items():
@@ -99,9 +106,9 @@ def _with_indirect_imports(name: str, flat: dict[str, str]) -> str:
         if stem not in imported[name]
     ]
     if not lines:
-        return flat[name]
-    end = max(match.end() for match in _SIBLING_IMPORT.finditer(flat[name]))
-    return flat[name][:end] + "".join(lines) + flat[name][end:]
+        return text
+    end = max(match.end() for match in _SIBLING_IMPORT.finditer(text))
+    return text[:end] + "".join(lines) + text[end:]
 
 
 def _reference(cls: type) -> str:

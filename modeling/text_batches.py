@@ -107,6 +107,30 @@ def batches_by_length(lengths: dict[int, int], budget: int, repeats: int = 1) ->
         order = order[size:]
 
 
+def batches_with_progress(
+    lengths: dict[int, int], budget: int, what: str, progress: bool | None, repeats: int = 1
+) -> Iterator[list[int]]:
+    """Make the batches of `batches_by_length`, behind a bar that moves when one is done.
+
+    Args:
+        lengths: as for `batches_by_length`, and so are `budget` and `repeats`.
+        budget: tokens.
+        what: what is being done, such as "translating".
+        progress: show the bar; None: where there is more than one batch.
+        repeats: times.
+    """
+    batches = list(batches_by_length(lengths, budget, repeats))
+    with progress_bar(len(lengths), what, "text", shown=len(batches) > 1 if progress is None else progress) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
+
+
+def generator_of(model: Any, seed: int | None) -> torch.Generator | None:
+    """Make the source of randomness of a draw; None, which is torch's own, where there is no seed."""
+    return None if seed is None else torch.Generator(model.device).manual_seed(seed)
+
+
 def constraints_of(
     model: PreTrainedModel, no_repeat_ngram_size: int, prefixes: Sequence[Sequence[int]] = ()
 ) -> Constraints:
@@ -144,25 +168,22 @@ def token_log_probs(
         progress: show a bar; None: where there is more than one batch.
     """
     scores: list[list[float]] = [[] for _ in targets]
-    batches = list(batches_by_length(lengths, budget))
-    with progress_bar(
-        len(targets), "scoring", "text", shown=len(batches) > 1 if progress is None else progress
-    ) as bar:
-        for batch in batches:
-            logits = logits_of(batch)
-            for row, index in enumerate(batch):
-                ids = torch.tensor(targets[index], dtype=torch.long, device=logits.device)[:, None]
-                log_probs = logits[row, : len(ids)].float().log_softmax(-1)
-                scores[index] = log_probs.gather(1, ids)[:, 0].tolist()
-            bar.update(len(batch))
+    for batch in batches_with_progress(lengths, budget, "scoring", progress):
+        logits = logits_of(batch)
+        for row, index in enumerate(batch):
+            ids = torch.tensor(targets[index], dtype=torch.long, device=logits.device)[:, None]
+            log_probs = logits[row, : len(ids)].float().log_softmax(-1)
+            scores[index] = log_probs.gather(1, ids)[:, 0].tolist()
     return scores
 
 
 __all__ = [
     "batches_by_length",
+    "batches_with_progress",
     "check_options",
     "check_texts",
     "constraints_of",
+    "generator_of",
     "in_evaluation",
     "padded",
     "token_log_probs",

@@ -7,12 +7,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .decoding import Rows, sample
-from .progress import progress_bar
 from .text_batches import (
-    batches_by_length,
+    batches_with_progress,
     check_options,
     check_texts,
     constraints_of,
+    generator_of,
     in_evaluation,
     padded,
     token_log_probs,
@@ -70,16 +70,11 @@ class TextContinuation:
         tokenizer = tokenizer_of(self, tokenizer)
         texts = [self._encode_prompt(prompt, tokenizer) for prompt in prompts]
         starts = [len(ids) for ids in texts]
-        options["generator"] = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        options["generator"] = generator_of(self, seed)
         lengths = {i: len(ids) + max_new_tokens for i, ids in enumerate(texts)}
-        batches = list(batches_by_length(lengths, max_tokens_per_batch))
-        with progress_bar(
-            len(texts), "continuing", "text", shown=len(batches) > 1 if progress is None else progress
-        ) as bar:
-            for batch in batches:
-                ends = {i: starts[i] + max_new_tokens for i in batch}
-                self._continue(texts, ends, constraints_of(self, no_repeat_ngram_size), options)
-                bar.update(len(batch))
+        for batch in batches_with_progress(lengths, max_tokens_per_batch, "continuing", progress):
+            ends = {i: starts[i] + max_new_tokens for i in batch}
+            self._continue(texts, ends, constraints_of(self, no_repeat_ngram_size), options)
         return [
             str(tokenizer.decode(ids[start:], skip_special_tokens=True))
             for ids, start in zip(texts, starts, strict=True)

@@ -14,12 +14,12 @@ import torch
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from .decoding import Hypothesis, Rows, beam_search, sample
-from .progress import progress_bar
 from .text_batches import (
-    batches_by_length,
+    batches_with_progress,
     check_options,
     check_texts,
     constraints_of,
+    generator_of,
     in_evaluation,
     padded,
     token_log_probs,
@@ -140,29 +140,22 @@ class TextToText:
                 "temperature": temperature,
                 "top_k": top_k,
                 "top_p": top_p,
-                "generator": None if seed is None else torch.Generator(self.device).manual_seed(seed),
+                "generator": generator_of(self, seed),
             }
             search = functools.partial(_samples, n_best=n_best, **(draw if do_sample else {"temperature": 0}))
         results: list[list[Translation]] = [[Translation("", 0.0, 0.0, [], [], None)] * n_best for _ in texts]
-        batches = list(
-            batches_by_length(
-                {i: len(ids) for i, ids in sources.items()}, max_tokens_per_batch, max(num_beams, n_best)
-            )
-        )
-        shown = len(batches) > 1 if progress is None else progress
-        with progress_bar(len(sources), "translating", "text", shown=shown) as bar:
-            for batch in batches:
-                inputs = padded([sources[i] for i in batch], self)
-                longest = [self._longest(len(sources[i]), len(starts.get(i, ()))) for i in batch]
-                limits = constraints_of(self, no_repeat_ngram_size, [starts.get(i, ()) for i in batch])
-                found = search(self._rows(**inputs), self._start(), longest, limits)
-                seen = self.cross_attention(inputs, found) if return_alignment else None
-                for place, i in enumerate(batch):
-                    results[i] = [
-                        _translation(tokenizer, hypothesis, sources[i], seen and seen[place][rank])
-                        for rank, hypothesis in enumerate(found[place])
-                    ]
-                bar.update(len(batch))
+        lengths, repeats = {i: len(ids) for i, ids in sources.items()}, max(num_beams, n_best)
+        for batch in batches_with_progress(lengths, max_tokens_per_batch, "translating", progress, repeats):
+            inputs = padded([sources[i] for i in batch], self)
+            longest = [self._longest(len(sources[i]), len(starts.get(i, ()))) for i in batch]
+            limits = constraints_of(self, no_repeat_ngram_size, [starts.get(i, ()) for i in batch])
+            found = search(self._rows(**inputs), self._start(), longest, limits)
+            seen = self.cross_attention(inputs, found) if return_alignment else None
+            for place, i in enumerate(batch):
+                results[i] = [
+                    _translation(tokenizer, hypothesis, sources[i], seen and seen[place][rank])
+                    for rank, hypothesis in enumerate(found[place])
+                ]
         plain = not (return_scores or return_alignment)
         listed: list[list[Any]] = [[each.text if plain else each for each in best] for best in results]
         return listed if n_best > 1 else [best[0] for best in listed]

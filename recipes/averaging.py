@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerCallback
+
+from .weights import read_weights
 
 
 EMA_FILE = "ema.safetensors"
@@ -72,15 +74,10 @@ def _validation_loss(checkpoint: Path, step: int) -> float:
 
 
 def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    index = checkpoint / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     try:
-        parts = [load_file(checkpoint / name) for name in names]
-    except (OSError, SafetensorError) as error:
+        return read_weights(checkpoint)
+    except ValueError as error:
         raise ValueError(f"The weights of {checkpoint} cannot be read: {error}") from None
-    return {name: tensor for part in parts for name, tensor in part.items()}
 
 
 class ExponentialAverage(TrainerCallback):
@@ -121,15 +118,17 @@ class ExponentialAverage(TrainerCallback):
             save_file(self.average, part, metadata={"updates": str(self.updates)})
             part.replace(folder / EMA_FILE)
 
-    def load(self, checkpoint: Path, updates: int):
-        """Go on from a checkpoint after so many updates.
+    def load(self, checkpoint: Path):
+        """Go on from a checkpoint.
 
         Raises:
             ValueError: its average is missing, or is not of this model.
         """
         path = checkpoint / EMA_FILE
         try:
-            saved = load_file(path)
+            with safe_open(path, "pt") as file:
+                saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                updates = int((file.metadata() or {}).get("updates", 0))
         except (OSError, SafetensorError) as error:
             raise ValueError(f"The moving average of {checkpoint} cannot be read: {error}") from None
         if {name: t.shape for name, t in saved.items()} != {name: w.shape for name, w in self.weights.items()}:

@@ -6,6 +6,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .first_line import first_line
 from .text_data import is_local, near_names
 from .tokenization import load_tokenizer
 
@@ -27,7 +28,7 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
     try:
         config = transformers.AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ValueError(f"There is no model {name!r}: {_first_line(error)}") from None
+        raise ValueError(f"There is no model {name!r}: {first_line(error)}") from None
     fits = getattr(transformers, auto_class)._model_mapping
     # One configuration may serve both kinds.
     if type(config) not in fits or config.is_encoder_decoder != (auto_class == "AutoModelForSeq2SeqLM"):
@@ -41,7 +42,7 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
     try:
         model, loading = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True)
     except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
-        raise ValueError(f"The weights of {name} cannot be read: {_first_line(error)}") from None
+        raise ValueError(f"The weights of {name} cannot be read: {first_line(error)}") from None
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading[kind]:
             key = sorted(map(str, loading[kind]))[0]
@@ -50,7 +51,3 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
             )
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return model.to(accelerator or "cpu").eval(), tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -17,6 +17,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from .bad_lines import BadLines
+from .first_line import first_line
 
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -363,8 +364,7 @@ def _load(name: str, split: str | None, config_name: str | None) -> Dataset:
         data = load_from_disk(name) if _is_saved(path) else load_dataset(name, config_name, split=split)
     except Exception as error:  # the Hub, its client and every file format raise their own
         tried = "cannot be loaded" if local else "is no folder here, and does not come from the Hub"
-        first_line = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{name} {tried}: {first_line or type(error).__name__}") from error
+        raise ValueError(f"{name} {tried}: {first_line(error)}") from error
     if isinstance(data, DatasetDict):
         if (split or next(iter(data))) not in data or (split is None and len(data) > 1):
             raise ValueError(f"split={split!r} must be one of those of {name}: {', '.join(map(str, data))}.")

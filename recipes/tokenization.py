@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.utils import logging
 
 from .bad_lines import BadLines
+from .first_line import first_line
 from .text_data import is_local, near_names
 
 
@@ -124,8 +125,7 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(path if local else str(name), trust_remote_code=False)
     except Exception as error:  # the Hub's client and the tokenizers library raise their own
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"The tokenizer of {name} cannot be loaded: {first_line}") from error
+        raise ValueError(f"The tokenizer of {name} cannot be loaded: {first_line(error)}") from error
 
 
 def encode_pairs(

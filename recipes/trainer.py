@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
+from transformers.utils import logging
 
 from transformer_theatre.modeling.progress import progress_bar
 
@@ -25,6 +26,9 @@ from .interruption import StopAtSignal, rows_of
 from .length_grouping import LengthGroupedSampler
 from .noam import noam_schedule
 from .token_batches import TokenBatchSampler
+
+
+logger = logging.get_logger(__name__)
 
 
 class SmoothedLoss:
@@ -187,13 +191,18 @@ class TheatreTrainer(Seq2SeqTrainer):
         return prepare_data_loader(loader, args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        """Make the paper's schedule where `noam_factor` asks for it, or the library's."""
+        """Make the paper's schedule where `noam_factor` asks for it, or the library's; warn if it never reaches its peak."""
         args: Any = self.args
+        warmup = args.get_warmup_steps(num_training_steps)
+        if warmup >= num_training_steps:
+            logger.warning(
+                f"The learning rate rises for {warmup} steps, and the run has {num_training_steps}: give fewer "
+                "--warmup_steps, or more --num_train_epochs."
+            )
         if args.noam_factor is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         chosen: Any = optimizer or self.optimizer
         config: Any = self.model.config
-        warmup = args.get_warmup_steps(num_training_steps)
         self.lr_scheduler = noam_schedule(chosen, config.hidden_size, warmup, args.noam_factor)
         self._created_lr_scheduler = True
         return self.lr_scheduler

@@ -1,13 +1,12 @@
 """What every training script does: start or resume, train, save, and measure."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
@@ -19,7 +18,6 @@ from .trainer import TheatreTrainer
 
 
 logger = logging.get_logger(__name__)
-STATE = "trainer_state.json"
 
 
 def resumes(args: RunArguments) -> bool:
@@ -130,17 +128,6 @@ def same_model(model: PreTrainedModel, checkpoint: str | None):
             )
 
 
-def warn_of_warmup(args: RunArguments, batches: int):
-    """Warn where the learning rate would never reach its peak; `batches` of a process are an epoch."""
-    updates = math.ceil(batches / args.gradient_accumulation_steps)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(updates * args.num_train_epochs)
-    if (warmup := args.get_warmup_steps(steps)) >= steps:
-        logger.warning(
-            f"The learning rate rises for {warmup} steps, and the run has {steps}: give fewer --warmup_steps, or more "
-            "--num_train_epochs."
-        )
-
-
 def train_and_measure(
     model: PreTrainedModel,
     args: RunArguments,
@@ -174,13 +161,10 @@ def train_and_measure(
         eval_dataset=validation,
         processing_class=tokenizer,
     )
-    warn_of_warmup(args, len(trainer.get_train_dataloader()))
     started = time.monotonic()
     checkpoint = last_checkpoint(args)
     if trainer.average is not None and checkpoint is not None:
-        trainer.average.load(
-            Path(checkpoint), updates=TrainerState.load_from_json(f"{checkpoint}/{STATE}").global_step
-        )
+        trainer.average.load(Path(checkpoint))
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.signal.received:
         raise StoppedBySignalError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
 
+from transformer_theatre.recipes.first_line import first_line
 from transformer_theatre.recipes.tokenization import load_tokenizer
 
 
@@ -39,8 +40,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
             return GPT2Tokenizer.from_pretrained(folder)  # as OpenAI published it: vocab.json and merges.txt alone
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises its own
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"The tokenizer in {folder} cannot be read: {first_line}") from None
+        raise ValueError(f"The tokenizer in {folder} cannot be read: {first_line(error)}") from None
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, texts: Sequence[str]):

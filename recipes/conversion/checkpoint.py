@@ -9,17 +9,16 @@ from typing import Any
 import huggingface_hub
 import torch
 from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from transformer_theatre.recipes.first_line import first_line
 from transformer_theatre.recipes.text_data import is_local, near_names
+from transformer_theatre.recipes.weights import read_weights
 
 from .carried_tokenizer import read_tokenizer
 from .format import Source
 
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # Weights come last, and pickled ones only where there are no others.
 _SMALL_FILES = ["*.json", "*.txt", "*.spm", "*.model", "README.md"]
 
@@ -45,7 +44,7 @@ def find(name: str, weights: bool = True) -> Path:
             if any(file.match(pattern) for file in folder.iterdir() for pattern in large):
                 break
     except (OSError, ValueError, HFValidationError) as error:  # the Hub's own errors are OSErrors
-        raise ValueError(f"There is no model {name!r}: {_first_line(error)}") from None
+        raise ValueError(f"There is no model {name!r}: {first_line(error)}") from None
     return folder
 
 
@@ -62,7 +61,7 @@ def model_type(folder: Path) -> str | None:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return fields.get("model_type")
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no JSON object: {_first_line(error)}") from None
+        raise ValueError(f"{path} is no JSON object: {first_line(error)}") from None
 
 
 def read_folder(folder: Path, model_class: type[PreTrainedModel], prefix: str) -> Source:
@@ -77,31 +76,15 @@ def read_folder(folder: Path, model_class: type[PreTrainedModel], prefix: str) -
         ValueError: the configuration or the weights cannot be read.
     """
     # First of all: only what this can read is shown to the library.
-    tensors = _tensors(folder)
+    tensors = read_weights(folder)
     if not any(name.startswith(prefix) for name in tensors):
         tensors = {name if name.startswith("lm_head.") else prefix + name: value for name, value in tensors.items()}
     try:
         config = model_class.config_class.from_pretrained(folder)
     except Exception as error:  # the library's validation raises its own
-        raise ValueError(f"{folder / 'config.json'} cannot be read: {_first_line(error)}") from None
+        raise ValueError(f"{folder / 'config.json'} cannot be read: {first_line(error)}") from None
     load_reference = functools.partial(model_class.from_pretrained, folder, dtype=torch.float32)
     return Source(config, tensors, load_reference, read_tokenizer(folder))
-
-
-def load_pickled_tensors(path: Path) -> Any:
-    """Load a file that `torch.save` wrote, of tensors and plain values alone.
-
-    Raises:
-        ValueError: it holds anything else, or is damaged.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values, and is not loaded: it could run code. {_first_line(error)}"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read: {_first_line(error)}") from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -119,33 +102,4 @@ def load_plain_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _PlainUnpickler(file).load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"{path} holds more than plain values, and is not loaded: {_first_line(error)}") from None
-
-
-def _tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Read all weights of a folder, in one file or several."""
-    for name in _WEIGHTS:
-        index = folder / f"{name}.index.json"
-        if (folder / name).is_file():
-            return _tensors_of_file(folder / name)
-        if index.is_file():
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            parts = [_tensors_of_file(folder / file) for file in files]
-            return {key: value for part in parts for key, value in part.items()}
-    raise ValueError(f"{folder} holds no weights: neither {' nor '.join(_WEIGHTS)} is there.")
-
-
-def _tensors_of_file(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} cannot be read: {_first_line(error)}") from None
-    tensors = load_pickled_tensors(path)
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise ValueError(f"{path} is no dictionary of tensors.")
-    return tensors
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} holds more than plain values, and is not loaded: {first_line(error)}") from None

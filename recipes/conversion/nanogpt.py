@@ -19,8 +19,9 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from transformer_theatre.modeling.modeling_gpt import GPTForCausalLM
 from transformer_theatre.recipes.tokenization import CHARACTERS, UNKNOWN_TOKEN
+from transformer_theatre.recipes.weights import load_pickled_tensors
 
-from .checkpoint import load_pickled_tensors, load_plain_pickle
+from .checkpoint import load_plain_pickle
 from .format import Format, Source
 from .gpt2 import embedding_pairs, final_norm_pairs, layer_pairs, masks, to_our_config
 from .names import Names

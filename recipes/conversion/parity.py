@@ -9,6 +9,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from transformer_theatre.modeling.text_batches import padded
+
 
 # The largest difference of two logits that is taken for rounding, in float32.
 TOLERANCE = 1e-4
@@ -107,13 +109,9 @@ def compare(original: PreTrainedModel, converted: PreTrainedModel, rows: Sequenc
     parity = Parity(texts=len(rows), text_is=text_is)
     largest = torch.zeros(())
     with torch.no_grad(), _quiet():
-        if converted.config.is_encoder_decoder:
-            pad = converted.config.pad_token_id or 0
-            batches = [_padded(rows[start : start + _ROWS], pad) for start in range(0, len(rows), _ROWS)]
-        else:
-            batches = [_padded([row], 0) for row in rows]
-        for ids, mask in batches:
-            inputs = {"input_ids": ids, "attention_mask": mask}
+        size = _ROWS if converted.config.is_encoder_decoder else 1
+        for start in range(0, len(rows), size):
+            inputs = padded(rows[start : start + size], converted)
             greedy, same = _generate_both(original, converted, inputs, num_beams=1)
             parity.greedy_identical += same
             parity.beam_4_identical += _generate_both(original, converted, inputs, num_beams=4)[1]
@@ -127,13 +125,6 @@ def compare(original: PreTrainedModel, converted: PreTrainedModel, rows: Sequenc
             largest = torch.maximum(largest, torch.where(theirs == ours, 0.0, (theirs - ours).abs()).max())
     parity.largest_difference = largest.item()
     return parity
-
-
-def _padded(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    return ids, mask
 
 
 def _without_padding(written: torch.Tensor, config: Any) -> torch.Tensor:

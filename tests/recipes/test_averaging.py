@@ -109,7 +109,7 @@ def test_a_moving_average_that_goes_on_is_where_it_was(tmp_path):
 
     again.load_state_dict(model.state_dict())
     resumed = ExponentialAverage(again, 0.9)
-    resumed.load(tmp_path / "checkpoint-2", updates=2)
+    resumed.load(tmp_path / "checkpoint-2")
     train(whole, model, [3.0, 4.0])
     train(resumed, again, [3.0, 4.0])
     torch.testing.assert_close(resumed.average, whole.average, rtol=0, atol=0)
@@ -118,7 +118,7 @@ def test_a_moving_average_that_goes_on_is_where_it_was(tmp_path):
 def test_a_moving_average_of_another_model_is_refused(tmp_path):
     save_file({"weight": torch.zeros(3, 3)}, tmp_path / EMA_FILE)
     with pytest.raises(ValueError, match="is not of this model"):
-        ExponentialAverage(nn.Linear(2, 1), 0.9).load(tmp_path, 1)
+        ExponentialAverage(nn.Linear(2, 1), 0.9).load(tmp_path)
     (tmp_path / EMA_FILE).unlink()
     with pytest.raises(ValueError, match="cannot be read"):
-        ExponentialAverage(nn.Linear(2, 1), 0.9).load(tmp_path, 1)
+        ExponentialAverage(nn.Linear(2, 1), 0.9).load(tmp_path)

@@ -110,7 +110,11 @@ def test_two_runs_do_not_share_a_folder(train, tmp_path):
     folder = tmp_path / "run"
     first = train(folder)
     wait_for(lambda: (folder / "fingerprint.json").is_file(), first)
-    code, _, err = finish(train(folder, "--overwrite", "true"))
+    first.send_signal(signal.SIGSTOP)  # else it might end before the second run has started
+    try:
+        code, _, err = finish(train(folder, "--overwrite", "true"))
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert code == 2
     assert "Another run is writing into" in err
     code, _, err = finish(first)

@@ -257,7 +257,7 @@ def test_a_run_that_goes_on_ends_where_an_uninterrupted_one_does(kind, tmp_path)
     whole.train()
     resumed = start(tmp_path / "whole")
     checkpoint = tmp_path / "whole" / "checkpoint-5"
-    resumed.average.load(checkpoint, updates=5)
+    resumed.average.load(checkpoint)
     resumed.train(resume_from_checkpoint=str(checkpoint))
     for name, weight in whole.model.named_parameters():
         assert torch.equal(weight, dict(resumed.model.named_parameters())[name]), name
