@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import EncoderDecoderCache, PreTrainedModel
 
 
@@ -59,29 +60,32 @@ class Constraints:
     no_repeat_ngram_size: int = 0
     prefixes: Sequence[Sequence[int]] = field(default_factory=tuple)
 
-    def apply(self, log_prob_RV: torch.Tensor, written_RT: torch.Tensor, sentences: Sequence[int]):
-        """Lower the log-probability of what may not come next to minus infinity, in place.
+    def apply(self, log_prob_RV: torch.Tensor, said_RT: torch.Tensor, step: int, sentences: Sequence[int]):
+        """Lower the log-probability of what may not come next to minus infinity, in place; a prefix comes before a ban.
 
         Args:
             log_prob_RV: of the next token.
-            written_RT: the start token, and what was written so far.
+            said_RT: the tokens whose n-grams are not repeated, -1 in front of the shorter ones.
+            step: tokens that were written so far.
             sentences: number of each row's sentence, among the prefixes.
         """
+        wanted = {
+            row: self.prefixes[sentence][step]
+            for row, sentence in enumerate(sentences if self.prefixes else ())
+            if len(self.prefixes[sentence]) > step
+        }
+        kept = log_prob_RV[list(wanted), list(wanted.values())]
         if self.banned_token_ids:
             log_prob_RV[:, list(self.banned_token_ids)] = -torch.inf
-        size, step = self.no_repeat_ngram_size, written_RT.shape[1] - 1
-        if size and step >= size:
-            ngrams = written_RT[:, 1:].unfold(1, size, 1)
-            beginning = written_RT[:, written_RT.shape[1] - size + 1 :]
-            repeats = (ngrams[..., :-1] == beginning[:, None]).all(-1)
-            log_prob_RV.scatter_add_(1, ngrams[..., -1], torch.where(repeats, -torch.inf, 0.0).to(log_prob_RV.dtype))
-        if any(len(prefix) > step for prefix in self.prefixes):
-            for row, sentence in enumerate(sentences):
-                if len(self.prefixes[sentence]) > step:
-                    wanted = self.prefixes[sentence][step]
-                    kept = log_prob_RV[row, wanted].clone()
-                    log_prob_RV[row] = -torch.inf
-                    log_prob_RV[row, wanted] = kept
+        size, length = self.no_repeat_ngram_size, said_RT.shape[1]
+        if size and length >= size:
+            ngrams = said_RT.unfold(1, size, 1)
+            beginning = said_RT[:, length - size + 1 :]
+            repeats = (ngrams[..., :-1] == beginning[:, None]).all(-1) & (ngrams[..., -1] >= 0)
+            lowered = torch.where(repeats, -torch.inf, 0.0).to(log_prob_RV.dtype)
+            log_prob_RV.scatter_add_(1, ngrams[..., -1].clamp(min=0), lowered)
+        log_prob_RV[list(wanted)] = -torch.inf
+        log_prob_RV[list(wanted), list(wanted.values())] = kept
 
 
 class Rows:
@@ -101,7 +105,7 @@ class Rows:
 
     def step(self, ids_RT: torch.Tensor) -> torch.Tensor:
         """Read the next tokens of every row, and return the logits (rows, vocabulary) of what comes then, float32."""
-        common = {"past_key_values": self.cache, "use_cache": True, "logits_to_keep": 1}
+        common = {"past_key_values": self.cache, "use_cache": True, "logits_to_keep": 1, "return_dict": True}
         if self.encoder_outputs is not None:
             outputs = self.model(
                 decoder_input_ids=ids_RT,
@@ -174,8 +178,11 @@ def beam_search(
         n_best: texts for each sentence, at most `num_beams`.
 
     Returns:
-        For each sentence its best texts, the best first; texts without an end token come last, and only where fewer than
-        `n_best` were finished in `max_lengths` tokens.
+        For each sentence its best texts, the best first, and fewer than `n_best` only where the constraints leave no more;
+        texts without an end token come last, and only where fewer than `n_best` were finished in `max_lengths` tokens.
+
+    Raises:
+        ValueError: the model's logits are no numbers.
     """
     device = rows.attention_mask.device
     found: list[list[Hypothesis]] = [[] for _ in max_lengths]
@@ -195,6 +202,7 @@ def beam_search(
             _add(found[sentences[n]], Hypothesis(ids, float(log_prob_NC[n, c]), alpha, True), n_best)
 
         log_prob_NC = log_prob_NC.masked_fill(is_end_NC, -torch.inf)
+        earlier_NKT, earlier_log_prob_NK = written_NKT, log_prob_NK
         log_prob_NK, best_NK = log_prob_NC.topk(min(num_beams, log_prob_NC.shape[1]))
         parent_NK, id_NK = parent_NC.gather(1, best_NK), id_NC.gather(1, best_NK)
         before_NKT = written_NKT.gather(1, parent_NK[..., None].expand(-1, -1, written_NKT.shape[2]))
@@ -208,7 +216,10 @@ def beam_search(
             if length < longest and log_probs[0] > -torch.inf and not beaten:
                 going_on.append(n)
             elif not beaten:
-                for ids, log_prob in zip(written_NKT[n, :, 1:].tolist(), log_probs, strict=True):
+                texts = zip(written_NKT[n, :, 1:].tolist(), log_probs, strict=True)
+                if log_probs[0] == -torch.inf and not mine:  # nothing may come next: what there was is the text
+                    texts = zip(earlier_NKT[n, :, 1:].tolist(), earlier_log_prob_NK[n].tolist(), strict=True)
+                for ids, log_prob in texts:
                     _add(mine, Hypothesis(ids, log_prob, alpha, False), n_best)
         if going_on:
             kept = torch.tensor(going_on, device=device)
@@ -229,13 +240,21 @@ def _candidates(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Find the best continuations of each sentence: log-probability, beam and token of each, best first."""
     beams = written_NKT.shape[1]
-    log_prob_RV = logits_RV.log_softmax(-1)
-    constraints.apply(log_prob_RV, written_NKT.flatten(0, 1), [n for n in sentences for _ in range(beams)])
+    log_prob_RV = _log_softmax(logits_RV)
+    written_RT = written_NKT.flatten(0, 1)[:, 1:]
+    constraints.apply(log_prob_RV, written_RT, written_RT.shape[1], [n for n in sentences for _ in range(beams)])
     # The best of every row first: a sentence's best are among them, and the rest of the vocabulary is not looked at again.
     best_RC, id_RC = log_prob_RV.topk(min(most, log_prob_RV.shape[-1]))
     log_prob_NC = (log_prob_NK.view(-1, 1) + best_RC).view(len(sentences), -1)
     log_prob_NC, place_NC = log_prob_NC.topk(min(most, log_prob_NC.shape[1]))
     return log_prob_NC, place_NC // best_RC.shape[1], id_RC.view(len(sentences), -1).gather(1, place_NC)
+
+
+def _log_softmax(logits_RV: torch.Tensor) -> torch.Tensor:
+    log_prob_RV = logits_RV.log_softmax(-1)
+    if log_prob_RV[:, 0].isnan().any():  # one such logit makes the whole row so
+        raise ValueError("The model's logits are no numbers (NaN or infinite): look at its weights and its dtype.")
+    return log_prob_RV
 
 
 def _add(found: list[Hypothesis], new: Hypothesis, n_best: int):
@@ -256,8 +275,12 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
+    alpha: float = 0.0,
+    said: Sequence[Sequence[int]] = (),
 ) -> list[Hypothesis]:
     """Write one text for every row, token by token; a row that has ended leaves the batch.
+
+    A row where nothing may come next ends without an end token.
 
     Args:
         rows: one for each text.
@@ -269,29 +292,48 @@ def sample(
         top_p: draw from the likeliest tokens that together have this probability (Holtzman et al., 2020,
             https://arxiv.org/abs/1904.09751); 1: from all.
         generator: source of randomness; None: torch's own.
+        alpha: exponent of the length penalty in the texts' scores; it changes nothing of what is written.
+        said: what was said before each text, whose n-grams are not repeated either; empty: nothing.
+
+    Raises:
+        ValueError: the model's logits are no numbers.
     """
+    device = first_ids.device
     texts: dict[int, Hypothesis] = {}
     alive = list(range(len(max_lengths)))
-    next_RT, written_RT = first_ids, first_ids[:, -1:]
-    log_prob_R = torch.zeros(len(alive), device=first_ids.device)
+    next_RT = first_ids
+    # What was said before, and from `start` on what is written here.
+    said_RT = pad_sequence(
+        [torch.tensor(ids, device=device) for ids in said or [[]] * len(alive)], True, -1, "left"
+    ).long()
+    start = said_RT.shape[1]
+    log_prob_R = torch.zeros(len(alive), device=device)
     while alive:
-        log_prob_RV = rows.step(next_RT).log_softmax(-1)
-        constraints.apply(log_prob_RV, written_RT, alive)
-        next_RT = _draw(log_prob_RV, temperature, top_k, top_p, generator)
+        log_prob_RV = _log_softmax(rows.step(next_RT))
+        constraints.apply(log_prob_RV, said_RT, said_RT.shape[1] - start, alive)
+        stuck_R = log_prob_RV.amax(-1) == -torch.inf
+        next_RT = _draw(log_prob_RV.masked_fill(stuck_R[:, None], 0), temperature, top_k, top_p, generator)
+        earlier_log_prob_R = log_prob_R
         log_prob_R = log_prob_R + log_prob_RV.gather(1, next_RT)[:, 0]
-        written_RT = torch.cat([written_RT, next_RT], dim=1)
+        said_RT = torch.cat([said_RT, next_RT], dim=1)
 
         going_on = []
-        for place, (row, token) in enumerate(zip(alive, next_RT[:, 0].tolist(), strict=True)):
+        for place, (row, token, is_stuck) in enumerate(
+            zip(alive, next_RT[:, 0].tolist(), stuck_R.tolist(), strict=True)
+        ):
             is_end = token in constraints.eos_token_ids
-            if is_end or written_RT.shape[1] > max_lengths[row]:
-                texts[row] = Hypothesis(written_RT[place, 1:].tolist(), float(log_prob_R[place]), 0.0, is_end)
+            if is_stuck:
+                texts[row] = Hypothesis(
+                    said_RT[place, start:-1].tolist(), float(earlier_log_prob_R[place]), alpha, False
+                )
+            elif is_end or said_RT.shape[1] - start == max_lengths[row]:
+                texts[row] = Hypothesis(said_RT[place, start:].tolist(), float(log_prob_R[place]), alpha, is_end)
             else:
                 going_on.append(place)
         if 0 < len(going_on) < len(alive):
-            kept = torch.tensor(going_on, device=first_ids.device)
+            kept = torch.tensor(going_on, device=device)
             rows.take(kept, kept)
-            next_RT, written_RT, log_prob_R = next_RT[kept], written_RT[kept], log_prob_R[kept]
+            next_RT, said_RT, log_prob_R = next_RT[kept], said_RT[kept], log_prob_R[kept]
         alive = [alive[place] for place in going_on]
     return [texts[row] for row in range(len(max_lengths))]
 

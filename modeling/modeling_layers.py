@@ -84,13 +84,14 @@ class MultiHeadAttention(nn.Module):
             attention_mask: as the attention backend wants it, from the library's `create_*_mask`; None allows all (or
                 all that came before, if `is_causal`).
             memory: where keys and values come from, (batch, keys, d_model); None: from `hidden_states`. With fewer rows
-                than `hidden_states`, each is read by as many rows in turn: the beams of one source.
+                than `hidden_states`, each is read by as many rows in turn: the beams of one source (see `check_memory`).
             past_key_values: keys and values of earlier steps; those of `memory` are computed once.
             **kwargs: for the attention backend.
 
         Returns:
             The new states (batch, queries, d_model), and the weights (batch, heads, queries, keys) or None if the
-            backend does not make them.
+            backend does not make them. Where rows share a memory, the weights of theirs are side by side: (rows of the
+            memory, heads, rows that share one * queries, keys).
         """
         shape = hidden_states.shape
         if memory is not None and memory.shape[0] != shape[0]:
@@ -223,6 +224,28 @@ def positions_of(
     return position_ids[:, -length:].to(inputs_embeds.device)
 
 
+def check_memory(rows: int, memory_rows: int, past_key_values: Any):
+    """Make sure that rows of the target and of the source belong together.
+
+    Args:
+        rows: of the target.
+        memory_rows: of the source; fewer, where each is read by as many rows in turn: the beams of one source.
+        past_key_values: as the decoder gets them. Where rows share a source they hold its keys, from a step before the rows
+            were repeated; so no batch of other texts is ever taken for beams.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if rows == memory_rows:
+        return
+    shares = isinstance(past_key_values, EncoderDecoderCache) and any(past_key_values.is_updated.values())
+    if not shares or rows % memory_rows:
+        raise ValueError(
+            f"The target has {rows} rows and the source {memory_rows}: give one row of the target for each of the source. "
+            "(Beams share a source only where past_key_values hold its keys.)"
+        )
+
+
 def check_positions(past_length: int | torch.Tensor, length: int, limit: int):
     """Make sure that tokens do not outnumber learned positions.
 
@@ -291,6 +314,7 @@ __all__ = [
     "SinusoidalPositions",
     "SourceTargetPreTrainedModel",
     "TheatrePreTrainedModel",
+    "check_memory",
     "check_positions",
     "eager_attention_forward",
     "positions_of",

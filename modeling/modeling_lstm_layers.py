@@ -20,7 +20,7 @@ from transformers.utils.generic import merge_with_config_defaults
 
 from transformer_theatre.configuration.configuration_lstm import LSTMConfig
 
-from .modeling_layers import SourceTargetPreTrainedModel
+from .modeling_layers import SourceTargetPreTrainedModel, check_memory
 
 
 @dataclass
@@ -71,7 +71,8 @@ class LuongAttention(nn.Module):
 
         Args:
             h_BTD: the decoder's states.
-            memory: with fewer rows than `h_BTD`, each is read by as many rows in turn: the beams of one source.
+            memory: with fewer rows than `h_BTD`, each is read by as many rows in turn: the beams of one source (see
+                `check_memory`).
 
         Returns:
             The attentional vectors (batch, target, hidden_size), and the weights (batch, target, source).
@@ -260,8 +261,8 @@ class LSTMDecoder(LSTMStack):
             output_hidden_states: also return the embeddings and the output as `hidden_states`.
 
         Raises:
-            ValueError: not exactly one of `input_ids` and `inputs_embeds` is given, what the encoder knows is missing, or
-                the cache has a fixed size.
+            ValueError: not exactly one of `input_ids` and `inputs_embeds` is given, what the encoder knows is missing or has
+                another number of rows, or the cache has a fixed size.
         """
         x_BTD = self.embed(input_ids, inputs_embeds)
         keep_BT = real_tokens(attention_mask, x_BTD.shape[1])
@@ -271,6 +272,8 @@ class LSTMDecoder(LSTMStack):
                 past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
         pair = past_key_values if isinstance(past_key_values, EncoderDecoderCache) else None
         cache = pair.self_attention_cache if pair is not None else past_key_values
+        if encoder_hidden_states is not None and self.attention is not None:
+            check_memory(len(x_BTD), len(encoder_hidden_states), pair)
         memory = self._memory(encoder_hidden_states, encoder_attention_mask, pair)
         state = self._first_state(x_BTD, initial_state, cache)
         if cache is None and not self.feeds:
@@ -322,6 +325,7 @@ class LSTMDecoder(LSTMStack):
                 "The decoder begins with the encoder's final states: give encoder_outputs as the encoder returned them, "
                 "an LSTMEncoderOutput."
             )
+        check_memory(len(x_BTD), len(initial_state[0]), None)
         hidden_LBD, cell_LBD = (part.transpose(0, 1).contiguous() for part in initial_state)
         return LSTMState(hidden_LBD, cell_LBD, zeros_LBD[0])
 

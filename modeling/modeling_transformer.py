@@ -54,6 +54,7 @@ from .modeling_layers import (
     MultiHeadAttention,
     SinusoidalPositions,
     SourceTargetPreTrainedModel,
+    check_memory,
     check_positions,
     positions_of,
     shift_right,
@@ -256,7 +257,7 @@ class TransformerDecoder(TransformerStack):
             input_ids: (batch, target), the target behind the start token ("shifted right" in figure 1).
             attention_mask: 1 at real tokens, 0 at padding, (batch, past + target); None: every token is real.
             encoder_hidden_states: the encoder's output, (batch, source, d_model); or fewer rows, if each is the source of
-                as many rows of the target in turn (beams).
+                as many rows of the target in turn (beams), whose keys `past_key_values` hold.
             encoder_attention_mask: 1 at real tokens of the source, 0 at padding, (batch, source).
             past_key_values: keys and values of earlier tokens, and of the source.
             inputs_embeds: token embeddings before scaling, in place of `input_ids`, (batch, target, d_model).
@@ -265,7 +266,7 @@ class TransformerDecoder(TransformerStack):
 
         Raises:
             ValueError: not exactly one of `input_ids` and `inputs_embeds` is given, there are more tokens than learned
-                positions, or `encoder_hidden_states` is missing.
+                positions, or `encoder_hidden_states` is missing or has another number of rows.
         """
         if encoder_hidden_states is None:
             raise ValueError("The decoder needs encoder_hidden_states, the encoder's output.")
@@ -273,6 +274,7 @@ class TransformerDecoder(TransformerStack):
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
         x_BTD = self.embed(input_ids, inputs_embeds, attention_mask, past_length)
+        check_memory(len(x_BTD), len(encoder_hidden_states), past_key_values)
 
         is_pair = isinstance(past_key_values, EncoderDecoderCache)
         causal_mask = create_causal_mask(
@@ -281,10 +283,9 @@ class TransformerDecoder(TransformerStack):
             attention_mask=attention_mask,
             past_key_values=past_key_values.self_attention_cache if is_pair else past_key_values,
         )
-        beside_memory = x_BTD.shape[0] == encoder_hidden_states.shape[0]
         memory_mask = create_bidirectional_mask(
             config=self.config,
-            inputs_embeds=x_BTD if beside_memory else x_BTD.reshape(len(encoder_hidden_states), -1, x_BTD.shape[-1]),
+            inputs_embeds=x_BTD.reshape(len(encoder_hidden_states), -1, x_BTD.shape[-1]),
             attention_mask=encoder_attention_mask,
             encoder_hidden_states=encoder_hidden_states,
         )

@@ -1,6 +1,6 @@
 """Text goes on: continuation and scoring of text by causal models that know their tokenizer; it travels with their code."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -8,12 +8,13 @@ from transformers import PreTrainedTokenizerBase
 
 from .decoding import Rows, sample
 from .text_batches import (
+    MOST_LOGITS,
     batches_with_progress,
     check_options,
-    check_texts,
     constraints_of,
     generator_of,
     in_evaluation,
+    list_of_texts,
     padded,
     token_log_probs,
     tokenizer_of,
@@ -26,14 +27,14 @@ class TextContinuation:
     @in_evaluation
     def continue_text(
         self: Any,
-        prompts: Sequence[str],
+        prompts: Iterable[str],
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         max_new_tokens: int = 500,
         temperature: float = 0.8,
         top_k: int = 200,
         top_p: float = 1.0,
-        no_repeat_ngram_size: int = 0,
+        no_repeat_ngram_size: int | None = None,
         seed: int | None = None,
         max_tokens_per_batch: int = 8192,
         progress: bool | None = None,
@@ -47,7 +48,8 @@ class TextContinuation:
             temperature: below 1 likely tokens become likelier; 0 takes the likeliest each time.
             top_k: draw from the likeliest so many tokens; 0: from all.
             top_p: draw from the likeliest tokens that together have this probability.
-            no_repeat_ngram_size: no n-gram of so many tokens is written twice; 0: any may be.
+            no_repeat_ngram_size: no n-gram of so many tokens comes twice, in the prompt and what is written; 0: any may;
+                None: what the generation configuration says.
             seed: of the draw.
             max_tokens_per_batch: padded tokens of the prompts and their continuations.
             progress: show a bar on stderr; None: where there is more than one batch.
@@ -64,15 +66,17 @@ class TextContinuation:
             **options,
             max_new_tokens=max_new_tokens,
             no_repeat_ngram_size=no_repeat_ngram_size,
+            seed=seed,
             max_tokens_per_batch=max_tokens_per_batch,
         )
-        check_texts("prompts", prompts)
+        prompts = list_of_texts("prompts", prompts)
         tokenizer = tokenizer_of(self, tokenizer)
-        texts = [self._encode_prompt(prompt, tokenizer) for prompt in prompts]
+        texts = [self._encode_prompt(prompt, number, tokenizer) for number, prompt in enumerate(prompts, 1)]
         starts = [len(ids) for ids in texts]
         options["generator"] = generator_of(self, seed)
         lengths = {i: len(ids) + max_new_tokens for i, ids in enumerate(texts)}
-        for batch in batches_with_progress(lengths, max_tokens_per_batch, "continuing", progress):
+        most_rows = MOST_LOGITS // self.config.vocab_size
+        for batch in batches_with_progress(lengths, max_tokens_per_batch, "continuing", progress, 1, most_rows):
             ends = {i: starts[i] + max_new_tokens for i in batch}
             self._continue(texts, ends, constraints_of(self, no_repeat_ngram_size), options)
         return [
@@ -83,25 +87,30 @@ class TextContinuation:
     def _continue(self: Any, texts: list[list[int]], ends: dict[int, int], constraints: Any, options: dict[str, Any]):
         """Write on, in place, until each text has ended, or has as many tokens as `ends` says."""
         limit = self._context()
+        begins = dict.fromkeys(ends, 0)  # where the context of each text begins, whatever texts are beside it
         while ends:
             going_on = list(ends)
-            contexts = [
-                texts[i] if limit is None or len(texts[i]) < limit else texts[i][-limit // 2 :] for i in going_on
-            ]
+            for i in going_on:
+                if limit is not None and len(texts[i]) - begins[i] >= limit:
+                    begins[i] = len(texts[i]) - max(1, limit // 2)
+            contexts = [texts[i][begins[i] :] for i in going_on]
             # Padding takes up positions of the cache: what the longest leaves is what there is.
             room = None if limit is None else limit - max(map(len, contexts))
             most = [min(ends[i] - len(texts[i]), room or ends[i]) for i in going_on]
             inputs = padded(contexts, self, side="left")
-            written = sample(Rows(self, inputs["attention_mask"]), inputs["input_ids"], most, constraints, **options)
-            for i, hypothesis in zip(going_on, written, strict=True):
+            said = [texts[i] for i in going_on] if constraints.no_repeat_ngram_size else ()
+            rows = Rows(self, inputs["attention_mask"])
+            written = sample(rows, inputs["input_ids"], most, constraints, said=said, **options)
+            for i, hypothesis, longest in zip(going_on, written, most, strict=True):
                 texts[i] = [*texts[i], *hypothesis.token_ids]
-                if hypothesis.is_finished or len(texts[i]) >= ends[i]:
+                # A text that is shorter without an end is one where nothing may come next.
+                if hypothesis.is_finished or len(hypothesis.token_ids) < longest or len(texts[i]) >= ends[i]:
                     del ends[i]
 
     @in_evaluation
     def score(
         self: Any,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         max_tokens_per_batch: int = 8192,
@@ -122,11 +131,12 @@ class TextContinuation:
         Raises:
             ValueError: a text is no string, or has more tokens than the model has positions.
         """
-        check_texts("texts", texts)
+        check_options(max_tokens_per_batch=max_tokens_per_batch)
+        texts = list_of_texts("texts", texts)
         if not texts:
             return []
         tokenizer = tokenizer_of(self, tokenizer)
-        encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         if tokenizer.bos_token_id is not None:
             encoded = [[tokenizer.bos_token_id, *ids] for ids in encoded]
         limit = self._context()
@@ -135,26 +145,27 @@ class TextContinuation:
                 raise ValueError(f"Text {number} has {len(ids) - 1} tokens; the model has {limit} learned positions.")
 
         def logits_of(batch: list[int]) -> torch.Tensor:
-            return self(**padded([encoded[i][:-1] or encoded[i] for i in batch], self)).logits
+            return self(**padded([encoded[i][:-1] or encoded[i] for i in batch], self), return_dict=True).logits
 
         lengths = {i: max(1, len(ids)) for i, ids in enumerate(encoded) if ids}
         targets = [ids[1:] for ids in encoded]
-        return token_log_probs(logits_of, targets, lengths, max_tokens_per_batch, progress)
+        budget = min(max_tokens_per_batch, MOST_LOGITS // self.config.vocab_size)
+        return token_log_probs(logits_of, targets, lengths, budget, progress)
 
     def _context(self: Any) -> int | None:
         """Positions that the model has; None: no limit."""
         return getattr(self.config, "max_position_embeddings", None)
 
-    def _encode_prompt(self: Any, prompt: str, tokenizer: Any) -> list[int]:
-        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.bos_token_id]
+    def _encode_prompt(self: Any, prompt: str, number: int, tokenizer: Any) -> list[int]:
+        ids = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] or [tokenizer.bos_token_id]
         limit = self._context()
         if limit is not None and len(ids) >= limit:
             raise ValueError(
-                f"The prompt has {len(ids)} tokens; the model has {limit} learned positions, so give fewer."
+                f"Prompt {number} has {len(ids)} tokens; the model has {limit} learned positions, so give fewer."
             )
         if ids == [None]:
             raise ValueError(
-                "The prompt is empty, and the tokenizer has no token that begins a document: give some text."
+                f"Prompt {number} is empty, and the tokenizer has no token that begins a document: give some text."
             )
         unknown = tokenizer.unk_token_id
         if unknown is not None and unknown in ids and tokenizer.unk_token != tokenizer.bos_token:
@@ -162,7 +173,7 @@ class TextContinuation:
                 (c for c in prompt if unknown in tokenizer(c, add_special_tokens=False)["input_ids"]), prompt
             )
             raise ValueError(
-                f"The prompt holds {strange!r}, which does not occur in the text that the tokenizer learned from."
+                f"Prompt {number} holds {strange!r}, which does not occur in the text that the tokenizer learned from."
             )
         return ids
 

@@ -5,7 +5,8 @@ It travels with a model's code, so that what `from_pretrained(..., trust_remote_
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,14 +14,17 @@ from typing import Any, NamedTuple
 import torch
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
-from .decoding import Hypothesis, Rows, beam_search, sample
+from .decoding import Constraints, Hypothesis, Rows, beam_search, sample
 from .text_batches import (
+    MOST_LOGITS,
     batches_with_progress,
     check_options,
-    check_texts,
     constraints_of,
+    encode_targets,
     generator_of,
     in_evaluation,
+    list_of_texts,
+    names_of_source,
     padded,
     token_log_probs,
     tokenizer_of,
@@ -66,18 +70,19 @@ class TextToText:
     @in_evaluation
     def translate(
         self: Any,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         num_beams: int | None = None,
         alpha: float = 0.6,
         n_best: int = 1,
-        prefixes: Sequence[str] | None = None,
-        no_repeat_ngram_size: int = 0,
+        max_new_tokens: int | None = None,
+        prefixes: Iterable[str] | None = None,
+        no_repeat_ngram_size: int | None = None,
         do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         seed: int | None = None,
         return_scores: bool = False,
         return_alignment: bool = False,
@@ -90,19 +95,23 @@ class TextToText:
         Args:
             texts: one source each.
             tokenizer: the model's; None: the one that was saved beside it.
-            num_beams: running hypotheses of the beam search; 1: greedy; None: what the generation configuration says, or 4.
+            num_beams: running hypotheses of the beam search; 1: greedy; None: `default_num_beams`.
             alpha: exponent of the length penalty ((5 + tokens) / 6) ** alpha (section 6.1); more favours longer texts.
-            n_best: translations of each source, at most `num_beams`; the best first.
+            n_best: translations of each source, at most `num_beams`, or draws; the best first. Fewer where the constraints
+                leave no more.
+            max_new_tokens: tokens that a translation may have, prefix and end token included; None: 50 more than its source
+                has or, where that is more, its prefix.
             prefixes: what each translation must begin with.
-            no_repeat_ngram_size: no n-gram of so many tokens is written twice; 0: any may be.
-            do_sample: draw each token, `n_best` times, instead of searching.
-            temperature: of the draw; below 1 likely tokens become likelier.
-            top_k: draw from the likeliest so many tokens; 0: from all.
-            top_p: draw from the likeliest tokens that together have this probability.
+            no_repeat_ngram_size: no n-gram of so many tokens is written twice; 0: any may be; None: what the generation
+                configuration says.
+            do_sample: draw each token, `n_best` times, instead of searching. Only then are there the next four.
+            temperature: of the draw; below 1 likely tokens become likelier; None: 1.
+            top_k: draw from the likeliest so many tokens; None, 0: from all.
+            top_p: draw from the likeliest tokens that together have this probability; None: from all.
             seed: of the draw.
             return_scores: return `Translation`s instead of strings.
             return_alignment: return `Translation`s that say what each token looked at in the source.
-            max_tokens_per_batch: padded source tokens, times beams.
+            max_tokens_per_batch: padded source tokens, times beams; fewer where their logits would be more than 256 MiB.
             progress: show a bar on stderr; None: where there is more than one batch.
             first_number: number of the first text, for messages.
 
@@ -111,60 +120,78 @@ class TextToText:
             `n_best` above 1 of lists of them.
 
         Raises:
-            ValueError: an option is out of its range, a text is no string or has more tokens than the model has learned
-                positions, or a model without attention to the source is asked for an alignment.
+            ValueError: an option is out of its range or has no effect beside the others, a text is no string, a text or a
+                prefix has more tokens than the model has learned positions, or a model without attention to the source is
+                asked for an alignment.
         """
-        num_beams = num_beams or self.generation_config.num_beams or 4
+        num_beams = self.default_num_beams if num_beams is None else num_beams
+        draw = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         check_options(
             num_beams=num_beams,
             alpha=alpha,
             n_best=n_best,
+            max_new_tokens=max_new_tokens,
             no_repeat_ngram_size=no_repeat_ngram_size,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
             max_tokens_per_batch=max_tokens_per_batch,
+            **draw,
         )
+        unused = [f"{name}={value}" for name, value in draw.items() if value is not None and not do_sample]
+        if unused:
+            raise ValueError(f"{', '.join(unused)}: only a draw has these; give do_sample=True, or leave them out.")
         if n_best > num_beams and not do_sample:
             raise ValueError(f"n_best={n_best} must be at most num_beams={num_beams}.")
-        if prefixes is not None and len(prefixes) != len(texts):
-            raise ValueError(f"There are {len(prefixes)} prefixes for {len(texts)} texts: give one each.")
-        check_texts("texts", texts)
+        if return_alignment and getattr(self.config, "attention", None) == "none":
+            raise ValueError("The model has no attention to its source, so nothing is aligned.")
+        texts = list_of_texts("texts", texts)
         tokenizer = tokenizer_of(self, tokenizer)
         sources = self._encode_sources(texts, tokenizer, first_number)
-        starts = _encode_prefixes(prefixes, tokenizer) if prefixes else {}
+        starts = self._encode_prefixes(prefixes, tokenizer, len(texts), max_new_tokens)
 
         search = functools.partial(beam_search, num_beams=num_beams, alpha=alpha, n_best=n_best)
         if do_sample or num_beams == 1:
-            draw = {
-                "temperature": temperature,
-                "top_k": top_k,
-                "top_p": top_p,
+            settings: dict[str, Any] = {
+                "temperature": (1.0 if temperature is None else temperature) if do_sample else 0.0,
+                "top_k": top_k or 0,
+                "top_p": 1.0 if top_p is None else top_p,
                 "generator": generator_of(self, seed),
             }
-            search = functools.partial(_samples, n_best=n_best, **(draw if do_sample else {"temperature": 0}))
+            search = functools.partial(_samples, alpha=alpha, n_best=n_best, **settings)
         results: list[list[Translation]] = [[Translation("", 0.0, 0.0, [], [], None)] * n_best for _ in texts]
-        lengths, repeats = {i: len(ids) for i, ids in sources.items()}, max(num_beams, n_best)
-        for batch in batches_with_progress(lengths, max_tokens_per_batch, "translating", progress, repeats):
+        repeats = n_best if do_sample else num_beams
+        for batch in batches_with_progress(
+            {i: len(ids) for i, ids in sources.items()},
+            max_tokens_per_batch,
+            "translating",
+            progress,
+            repeats,
+            MOST_LOGITS // self.config.vocab_size,
+        ):
             inputs = padded([sources[i] for i in batch], self)
-            longest = [self._longest(len(sources[i]), len(starts.get(i, ()))) for i in batch]
-            limits = constraints_of(self, no_repeat_ngram_size, [starts.get(i, ()) for i in batch])
+            longest = [max_new_tokens or max(len(sources[i]), len(starts[i])) + EXTRA_LENGTH for i in batch]
+            longest = [min(most, self._learned_positions() or most) for most in longest]
+            limits = constraints_of(self, no_repeat_ngram_size, [starts[i] for i in batch])
             found = search(self._rows(**inputs), self._start(), longest, limits)
             seen = self.cross_attention(inputs, found) if return_alignment else None
             for place, i in enumerate(batch):
+                named = names_of_source(tokenizer, texts[i], sources[i])
                 results[i] = [
-                    _translation(tokenizer, hypothesis, sources[i], seen and seen[place][rank])
+                    _translation(tokenizer, hypothesis, named, seen and seen[place][rank])
                     for rank, hypothesis in enumerate(found[place])
                 ]
         plain = not (return_scores or return_alignment)
         listed: list[list[Any]] = [[each.text if plain else each for each in best] for best in results]
         return listed if n_best > 1 else [best[0] for best in listed]
 
+    @property
+    def default_num_beams(self: Any) -> int:
+        """Beams that `translate` has unless it is told: what the generation configuration says, or 4 (section 6.1)."""
+        return self.generation_config.num_beams or 4
+
     @in_evaluation
     def score(
         self: Any,
-        sources: Sequence[str],
-        targets: Sequence[str],
+        sources: Iterable[str],
+        targets: Iterable[str],
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         max_tokens_per_batch: int = 8192,
@@ -187,27 +214,25 @@ class TextToText:
             ValueError: the lists are not of one length, or a text is no string or has more tokens than the model has learned
                 positions.
         """
-        check_texts("sources", sources)
-        check_texts("targets", targets)
+        check_options(max_tokens_per_batch=max_tokens_per_batch)
+        sources, targets = list_of_texts("sources", sources), list_of_texts("targets", targets)
         if len(sources) != len(targets):
             raise ValueError(f"There are {len(sources)} sources and {len(targets)} targets: give one target each.")
         if not sources:
             return []
         tokenizer = tokenizer_of(self, tokenizer)
-        source_ids, target_ids = (
-            tokenizer(list(sources))["input_ids"],
-            tokenizer(text_target=list(targets))["input_ids"],
-        )
+        source_ids, target_ids = tokenizer(sources, verbose=False)["input_ids"], encode_targets(tokenizer, targets)
         for number, pair in enumerate(zip(source_ids, target_ids, strict=True), 1):
-            self._check_length(max(map(len, pair)), number)
+            self._check_length(max(map(len, pair)), f"Pair {number}")
         lengths = {i: max(1, len(source_ids[i]) + len(target_ids[i])) for i in range(len(sources))}
 
         def logits_of(batch: list[int]) -> torch.Tensor:
             before = [[self._start(), *target_ids[i][:-1]] for i in batch]
             inputs = padded([source_ids[i] for i in batch], self)
-            return self(**inputs, decoder_input_ids=padded(before, self)["input_ids"]).logits
+            return self(**inputs, decoder_input_ids=padded(before, self)["input_ids"], return_dict=True).logits
 
-        return token_log_probs(logits_of, target_ids, lengths, max_tokens_per_batch, progress)
+        budget = min(max_tokens_per_batch, MOST_LOGITS // self.config.vocab_size)
+        return token_log_probs(logits_of, target_ids, lengths, budget, progress)
 
     def cross_attention(
         self: Any, inputs: dict[str, torch.Tensor], found: Sequence[Sequence[Hypothesis]]
@@ -217,18 +242,14 @@ class TextToText:
         Args:
             inputs: `input_ids` and `attention_mask` of the sources, (batch, source).
             found: what was written for each source.
-
-        Raises:
-            ValueError: the model does not attend to the source.
         """
         counts = torch.tensor([len(best) for best in found], device=self.device)
         repeated = {name: tensor.repeat_interleave(counts, 0) for name, tensor in inputs.items()}
         written = [hypothesis.token_ids for best in found for hypothesis in best]
         before = padded([[self._start(), *ids[:-1]] for ids in written], self)["input_ids"]
         with _eager_attention(self):
-            attentions = self(**repeated, decoder_input_ids=before, output_attentions=True).cross_attentions
-        if not attentions:
-            raise ValueError("The model has no attention to its source, so nothing is aligned.")
+            options = {"output_attentions": True, "return_dict": True}
+            attentions = self(**repeated, decoder_input_ids=before, **options).cross_attentions
         masks = repeated["attention_mask"].bool()
         flat = [
             weights[:, : len(ids), mask] for weights, ids, mask in zip(attentions[-1], written, masks, strict=True)
@@ -237,42 +258,61 @@ class TextToText:
         return [flat[end - len(best) : end] for end, best in zip(ends, found, strict=True)]
 
     def _rows(self: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Rows:
-        return Rows(self, attention_mask, self.get_encoder()(input_ids, attention_mask=attention_mask))
+        outputs = self.get_encoder()(input_ids, attention_mask=attention_mask, return_dict=True)
+        return Rows(self, attention_mask, outputs)
 
     def _start(self: Any) -> int:
-        return self.generation_config.decoder_start_token_id
-
-    def _longest(self: Any, source: int, prefix: int) -> int:
-        """Tokens that a translation may have."""
-        longest = max(source, prefix) + EXTRA_LENGTH
-        return min(longest, self._learned_positions() or longest)
+        for config in (self.generation_config, self.config):
+            if config.decoder_start_token_id is not None:
+                return config.decoder_start_token_id
+        raise ValueError(
+            "decoder_start_token_id is None: set it in model.generation_config; what begins a text is unknown."
+        )
 
     def _learned_positions(self: Any) -> int | None:
         learned = getattr(self.config, "position_embeddings", None) == "learned"
         return self.config.max_position_embeddings if learned else None
 
-    def _check_length(self: Any, length: int, number: int):
+    def _check_length(self: Any, length: int, what: str):
         limit = self._learned_positions()
         if limit is not None and length > limit:
-            raise ValueError(f"Line {number} has {length} tokens; the model has {limit} learned positions.")
+            raise ValueError(f"{what} has {length} tokens; the model has {limit} learned positions.")
 
     def _encode_sources(self: Any, texts: Sequence[str], tokenizer: Any, first_number: int) -> dict[int, list[int]]:
         wanted = [index for index, text in enumerate(texts) if text.strip()]
-        encoded = tokenizer([texts[index] for index in wanted])["input_ids"] if wanted else []
+        encoded = tokenizer([texts[index] for index in wanted], verbose=False)["input_ids"] if wanted else []
         for index, ids in zip(wanted, encoded, strict=True):
-            self._check_length(len(ids), first_number + index)
+            self._check_length(len(ids), f"Text {first_number + index}")
         return dict(zip(wanted, encoded, strict=True))
 
+    def _encode_prefixes(
+        self: Any, prefixes: Iterable[str] | None, tokenizer: Any, count: int, most: int | None
+    ) -> list[list[int]]:
+        """Encode what each of `count` translations must begin with, and leave room for a token after it.
 
-def _encode_prefixes(prefixes: Sequence[str], tokenizer: Any) -> dict[int, list[int]]:
-    """Encode what translations must begin with; the end token, where the tokenizer puts one, is no part of it."""
-    check_texts("prefixes", prefixes)
-    encoded = tokenizer(text_target=list(prefixes))["input_ids"]
-    return {i: ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids for i, ids in enumerate(encoded)}
+        The end token, where the tokenizer puts one, is no part of it; what a model begins every text with comes first.
+        """
+        forced = self.generation_config.forced_bos_token_id
+        before = [] if forced is None else [forced]
+        if prefixes is None:
+            return [before] * count
+        listed = list_of_texts("prefixes", prefixes)
+        if len(listed) != count:
+            raise ValueError(f"There are {len(listed)} prefixes for {count} texts: give one each.")
+        end = tokenizer.eos_token_id
+        encoded = encode_targets(tokenizer, listed) if listed else []
+        starts = [ids[:-1] if ids[-1:] == [end] else ids for ids in encoded]
+        for number, ids in enumerate(starts, 1):
+            if end in ids:
+                raise ValueError(f"Prefix {number} holds {tokenizer.eos_token!r}, which ends a text.")
+            self._check_length(len(before) + len(ids) + 1, f"Prefix {number}, with a token after it,")
+            if most is not None and len(before) + len(ids) >= most:
+                raise ValueError(f"Prefix {number} has {len(ids)} tokens; max_new_tokens={most} leaves none after it.")
+        return [before + ids for ids in starts]
 
 
 def _samples(
-    rows: Rows, start: int, longest: list[int], constraints, *, n_best: int, **draw
+    rows: Rows, start: int, longest: list[int], constraints: Constraints, *, n_best: int, **draw: Any
 ) -> list[list[Hypothesis]]:
     """Write `n_best` texts for each sentence by drawing, the likeliest first."""
     sentences = len(longest)
@@ -286,14 +326,14 @@ def _samples(
 
 
 def _translation(
-    tokenizer: Any, hypothesis: Hypothesis, source_ids: list[int], weights_HTS: torch.Tensor | None
+    tokenizer: Any, hypothesis: Hypothesis, source_tokens: list[str], weights_HTS: torch.Tensor | None
 ) -> Translation:
     return Translation(
         str(tokenizer.decode(hypothesis.token_ids, skip_special_tokens=True)),
         hypothesis.score,
         hypothesis.log_prob,
         tokenizer.convert_ids_to_tokens(hypothesis.token_ids),
-        tokenizer.convert_ids_to_tokens(source_ids),
+        source_tokens,
         None if weights_HTS is None else weights_HTS.cpu(),
     )
 
@@ -311,6 +351,10 @@ class TranslationPipeline(Pipeline):
         return super().__call__({"texts": [texts] if isinstance(texts, str) else list(texts)}, **options)
 
     def _sanitize_parameters(self, **options: Any):
+        known = list(inspect.signature(TextToText.translate).parameters)[2:]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no option of `translate`, which has {', '.join(known)}.")
         return {}, options, {}
 
     def preprocess(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from transformer_theatre.modeling.text_batches import encode_targets
+
 from .bad_lines import BadLines
 from .first_line import first_line
 from .text_data import is_local, near_names
@@ -309,7 +311,7 @@ def _cut_blocks(tokens: np.ndarray, block_size: int, stride: int) -> dict[str, l
 
 def _encode_batch(batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
     sources = tokenizer(batch["source"], verbose=False)
-    labels = tokenizer(text_target=batch["target"], verbose=False)["input_ids"]  # Marian's has two modes
+    labels = encode_targets(tokenizer, batch["target"])
     lengths = [max(len(source), len(target)) for source, target in zip(sources["input_ids"], labels, strict=True)]
     return {
         "input_ids": sources["input_ids"],

@@ -81,16 +81,20 @@ def test_wide_beams_find_what_enumeration_finds(model, sources, rows_of, alpha):
 @pytest.mark.parametrize("num_beams", [1, 2, 4])
 @torch.no_grad()
 def test_without_penalty_it_finds_what_generate_finds(make_transformer, tokens, num_beams):
-    torch.manual_seed(3)
-    model = make_transformer()
+    torch.manual_seed(1)
+    model = make_transformer(output_bias=True)
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
-    ids = tokens(6, 7)
+        model.lm_head.bias[END] = 1.0  # some texts end, at different lengths, and some do not
+    ids = tokens(12, 7)
     output = model.generate(
         ids, num_beams=num_beams, length_penalty=0.0, max_new_tokens=12, early_stopping="never", do_sample=False
     )
     rows = Rows(model, torch.ones_like(ids), model.get_encoder()(ids))
-    found = beam_search(rows, START, [12] * 6, constraints(), num_beams=num_beams, alpha=0)
+    found = beam_search(rows, START, [12] * 12, constraints(), num_beams=num_beams, alpha=0)
+    ended = [row.index(END) for row in output[:, 1:].tolist() if END in row]
+    assert len(ended) >= 4
+    assert len(set(ended)) > 1
     for row, best in zip(output[:, 1:].tolist(), found, strict=True):
         if END in row:
             assert best[0].token_ids == row[: row.index(END) + 1]
@@ -142,6 +146,70 @@ def test_a_prefix_is_kept_and_scored(model, sources, rows_of):
     for ids, mask, prefix, best in zip(*sources, prefixes, found, strict=True):
         assert best[0].token_ids[: len(prefix)] == list(prefix)
         assert best[0].log_prob == pytest.approx(log_prob(model, ids[None], mask[None], best[0].token_ids), abs=1e-4)
+
+
+@torch.no_grad()
+def test_a_prefix_comes_before_a_ban(model, sources, rows_of):
+    """Its tokens may be banned or repeat an n-gram: they are written, with the probability that the model gives them."""
+    prefixes = [(3, 3, 3), (PAD, 3), (3, 4, 3, 4), (4,)]
+    limits = Constraints((END,), (PAD,), no_repeat_ngram_size=2, prefixes=prefixes)
+    found = beam_search(rows_of(model), START, [8] * 4, limits, num_beams=3)
+    drawn = sample(rows_of(model), torch.full((4, 1), START), [8] * 4, limits, temperature=0)
+    for ids, mask, prefix, best, greedy in zip(*sources, prefixes, found, drawn, strict=True):
+        for text in (best[0], greedy):
+            assert text.token_ids[: len(prefix)] == list(prefix)
+            assert text.log_prob == pytest.approx(log_prob(model, ids[None], mask[None], text.token_ids), abs=1e-4)
+
+
+@torch.no_grad()
+def test_where_nothing_may_come_next_texts_end_without_end(model, sources, rows_of):
+    limits = Constraints((END,), (PAD, END), no_repeat_ngram_size=1)  # 1, 3 and 4 are left, each once
+    found = beam_search(rows_of(model), START, [9] * 4, limits, num_beams=9, alpha=0, n_best=6)
+    drawn = sample(rows_of(model), torch.full((4, 1), START), [9] * 4, limits)
+    for ids, mask, best, random in zip(*sources, found, drawn, strict=True):
+        assert sorted(text.token_ids for text in best) == sorted(map(list, itertools.permutations([1, 3, 4])))
+        for text in (*best, random):
+            assert not text.is_finished
+            assert sorted(text.token_ids) == [1, 3, 4]
+            assert text.log_prob == pytest.approx(log_prob(model, ids[None], mask[None], text.token_ids), abs=1e-4)
+
+
+@torch.no_grad()
+def test_logits_that_are_no_numbers_are_named(model, rows_of):
+    model.lm_head.weight[3] = torch.nan
+    for search in (
+        lambda: beam_search(rows_of(model), START, [5] * 4, constraints()),
+        lambda: sample(rows_of(model), torch.full((4, 1), START), [5] * 4, constraints()),
+    ):
+        with pytest.raises(ValueError, match="logits are no numbers"):
+            search()
+
+
+@pytest.mark.parametrize("family", ["transformer", "lstm", "lstm without attention"])
+@torch.no_grad()
+def test_rows_share_a_source_only_where_the_cache_holds_it(make_transformer, make_lstm, tokens, family):
+    torch.manual_seed(0)
+    alone = {"attention": "none", "input_feeding": False}
+    model = {
+        "transformer": make_transformer,
+        "lstm": make_lstm,
+        "lstm without attention": lambda: make_lstm(**alone),
+    }[family]()
+    sources, targets = tokens(2, 5), tokens(4, 3)
+    for wrong in ({"labels": targets}, {"decoder_input_ids": targets}, {"labels": tokens(3, 3)}):
+        with pytest.raises(ValueError, match=r"The target has [34] rows and the source 2: give one row"):
+            model(sources, **wrong)
+    encoded = model.get_encoder()(sources)
+    cache = model(encoder_outputs=encoded, decoder_input_ids=targets[::2, :1], use_cache=True).past_key_values
+    cache.self_attention_cache.reorder_cache(torch.tensor([0, 0, 1, 1]))
+    rest = targets[:, 1:]
+    shared = model(encoder_outputs=encoded, decoder_input_ids=rest, past_key_values=cache).logits
+    before = torch.cat([targets[::2, :1].repeat_interleave(2, 0), rest], 1)
+    alone = model(sources.repeat_interleave(2, 0), decoder_input_ids=before).logits[:, 1:]
+    torch.testing.assert_close(shared, alone, rtol=0, atol=1e-5)
+    if family != "lstm without attention":  # which does not look at the source any more
+        with pytest.raises(ValueError, match="The target has 3 rows and the source 2"):
+            model(encoder_outputs=encoded, decoder_input_ids=rest[:3], past_key_values=cache)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -47,15 +49,57 @@ def test_temperature_zero_takes_the_likeliest_token_of_the_newer_half(model, tok
     assert written == tokenizer.decode(ids[3:], skip_special_tokens=True)
 
 
-def test_prompts_of_any_length_are_continued_as_if_each_were_alone(model, tokenizer):
+@pytest.mark.parametrize("max_new_tokens", [7, 40])
+def test_prompts_of_any_length_are_continued_as_if_each_were_alone(model, tokenizer, max_new_tokens):
+    model.generation_config.eos_token_id = None
+    with torch.no_grad():  # far tokens matter
+        for parameter in model.parameters():
+            parameter.mul_(30)
     prompts = ["abc", "", "h", "abcdefgh gfedcb", "ba dc"]
-    options = {"tokenizer": tokenizer, "max_new_tokens": 7, "temperature": 0}
+    options = {"tokenizer": tokenizer, "max_new_tokens": max_new_tokens, "temperature": 0}
     alone = [model.continue_text([prompt], **options)[0] for prompt in prompts]
     assert len(set(alone)) > 1
-    short = [0, 1, 2, 4]  # these never fill the context, whatever is beside them
-    together = model.continue_text([prompts[i] for i in short], **options)
-    assert together == [alone[i] for i in short]
+    assert model.continue_text(prompts, **options) == alone
     assert model.continue_text(prompts, max_tokens_per_batch=1, **options) == alone
+
+
+def test_no_ngram_of_the_prompt_and_what_is_written_comes_twice(model, tokenizer):
+    """Nor where the context was full in between: it has 16 tokens."""
+    letters = tokenizer("abcdefgh \n", add_special_tokens=False)["input_ids"]
+    model.generation_config.suppress_tokens = [i for i in range(len(tokenizer)) if i not in letters]
+    model.generation_config.eos_token_id = None
+    prompts = ["abcab", "h"]
+    free, limited = (
+        [
+            prompt + text
+            for prompt, text in zip(
+                prompts,
+                model.continue_text(
+                    prompts, tokenizer=tokenizer, max_new_tokens=45, temperature=0, no_repeat_ngram_size=size
+                ),
+                strict=True,
+            )
+        ]
+        for size in (0, 2)
+    )
+
+    def repeats(text):
+        pairs = list(itertools.pairwise(text))
+        return len(pairs) > len(set(pairs))
+
+    assert all(map(repeats, free))
+    assert [len(text) for text in limited] == [50, 46]
+    assert repeats(limited[0][:5])  # the prompt's own
+    assert not repeats(limited[0][3:])
+    assert not repeats(limited[1])
+
+
+def test_a_text_ends_where_nothing_may_come_next(model, tokenizer):
+    model.generation_config.eos_token_id = None
+    [text] = model.continue_text(["ab"], tokenizer=tokenizer, max_new_tokens=45, temperature=0, no_repeat_ngram_size=1)
+    # Each token once, and padding never.
+    ids = tokenizer("ab" + text, add_special_tokens=False)["input_ids"]
+    assert len(set(ids)) == len(ids) == len("abcdefgh \n")
 
 
 def test_score_is_the_log_softmax_of_forward_in_any_batch(model, tokenizer):
@@ -71,7 +115,7 @@ def test_score_is_the_log_softmax_of_forward_in_any_batch(model, tokenizer):
 
 
 def test_a_prompt_that_fills_the_context_is_refused(model, tokenizer):
-    with pytest.raises(ValueError, match="The prompt has 16 tokens; the model has 16 learned positions"):
+    with pytest.raises(ValueError, match="Prompt 2 has 16 tokens; the model has 16 learned positions"):
         model.continue_text(["a", "abcdefgh" * 2], tokenizer=tokenizer)
 
 
@@ -82,10 +126,10 @@ def test_a_text_longer_than_the_context_is_not_scored(model, tokenizer):
 
 
 def test_a_character_that_was_never_seen_is_named(model, tokenizer):
-    with pytest.raises(ValueError, match="The prompt holds 'z'"):
+    with pytest.raises(ValueError, match="Prompt 1 holds 'z'"):
         model.continue_text(["abz"], tokenizer=tokenizer)
 
 
 def test_a_prompt_must_be_in_a_list(model, tokenizer):
-    with pytest.raises(ValueError, match="prompts must be a list of strings, and has 'abc'"):
+    with pytest.raises(ValueError, match="prompts must be a list of strings, and is 'abc', of type str"):
         model.continue_text("abc", tokenizer=tokenizer)

@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 
@@ -5,8 +6,12 @@ import pytest
 import torch
 from transformers import pipeline
 
-from transformer_theatre import TransformerConfig, TransformerForConditionalGeneration
-from transformer_theatre.modeling.text_batches import batches_by_length
+from transformer_theatre import (
+    LSTMConfig,
+    LSTMForConditionalGeneration,
+    TransformerConfig,
+    TransformerForConditionalGeneration,
+)
 from transformer_theatre.modeling.text_to_text import EXTRA_LENGTH, Translation
 from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
 
@@ -73,25 +78,28 @@ def test_output_is_at_most_fifty_tokens_longer_than_input(model, tokenizer):
     assert [len(each.tokens) for each in found] == [len(each.source_tokens) + EXTRA_LENGTH for each in found]
 
 
-def test_batches_hold_every_text_once_and_keep_to_the_budget():
-    lengths = dict(enumerate([9, 1, 5, 5, 2, 30, 7]))
-    batches = list(batches_by_length(lengths, 40, repeats=2))
-    assert [index for batch in batches for index in batch] == sorted(lengths, key=lambda index: -lengths[index])
-    assert all(2 * len(batch) * lengths[batch[0]] <= 40 or len(batch) == 1 for batch in batches)
-    assert len(batches) < len(lengths)
+def forward(model, tokenizer, source, tokens, **options):
+    """Read a source and what was written, all at once."""
+    ids = tokenizer.convert_tokens_to_ids(tokens)
+    before = torch.tensor([[model.config.decoder_start_token_id, *ids[:-1]]])
+    with torch.no_grad():
+        outputs = model(torch.tensor([tokenizer(source)["input_ids"]]), decoder_input_ids=before, **options)
+    return outputs, torch.tensor(ids)
 
 
-def test_scores_of_translations_are_those_of_the_search(model, tokenizer):
-    found = model.translate(TEXTS, tokenizer=tokenizer, n_best=3, num_beams=4, return_scores=True)
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 4, "n_best": 3}, {"num_beams": 1}, {"do_sample": True, "n_best": 2}]
+)
+def test_scores_are_log_probabilities_of_forward_over_the_penalty(model, tokenizer, options):
+    found = model.translate(TEXTS, tokenizer=tokenizer, return_scores=True, alpha=0.9, **options)
     for source, best in zip(TEXTS, found, strict=True):
+        best = best if isinstance(best, list) else [best]
         assert [each.score for each in best] == sorted((each.score for each in best), reverse=True)
-        for each in best:
-            ids = tokenizer.convert_tokens_to_ids(each.tokens)
-            # Only text that is encoded as it was written can be scored as it was.
-            if source.strip() and tokenizer(each.text)["input_ids"] == ids:
-                [scored] = model.score([source], [each.text], tokenizer=tokenizer)
-                assert sum(scored) == pytest.approx(each.log_prob, abs=1e-3)
-                assert each.score == pytest.approx(each.log_prob / ((5 + len(ids)) / 6) ** 0.6)
+        for each in best if source.strip() else []:
+            outputs, ids = forward(model, tokenizer, source, each.tokens)
+            log_prob = outputs.logits[0].log_softmax(-1).gather(1, ids[:, None]).sum().item()
+            assert each.log_prob == pytest.approx(log_prob, abs=1e-3)
+            assert each.score == pytest.approx(log_prob / ((5 + len(ids)) / 6) ** 0.9, abs=1e-3)
 
 
 def test_score_is_the_log_softmax_of_forward_in_any_batch(model, tokenizer):
@@ -105,13 +113,26 @@ def test_score_is_the_log_softmax_of_forward_in_any_batch(model, tokenizer):
         assert -sum(scored) / len(scored) == pytest.approx(loss.item(), abs=1e-4)
 
 
-def test_alignment_has_a_row_for_each_token_written(model, tokenizer):
+def test_alignment_is_the_attention_of_the_last_layer(make_model, tokenizer):
+    model = make_model(decoder_layers=2)
     found = model.translate(TEXTS, tokenizer=tokenizer, num_beams=2, n_best=2, return_alignment=True)
-    for text, best in zip(TEXTS, found, strict=True):
-        for each in best if text.strip() else []:
-            assert each.alignment.shape == (2, len(each.tokens), len(each.source_tokens))
-            torch.testing.assert_close(each.alignment.sum(-1), torch.ones(each.alignment.shape[:2]))
     assert model.config._attn_implementation == "sdpa"
+    model.set_attn_implementation("eager")
+    for source, best in zip(TEXTS, found, strict=True):
+        for each in best if source.strip() else []:
+            outputs, _ = forward(model, tokenizer, source, each.tokens, output_attentions=True)
+            torch.testing.assert_close(each.alignment, outputs.cross_attentions[-1][0])
+            assert each.source_tokens == tokenizer.convert_ids_to_tokens(tokenizer(source)["input_ids"])
+
+
+def test_a_model_that_does_not_look_back_aligns_nothing(tokenizer):
+    config = LSTMConfig(
+        vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, attention="none", input_feeding=False
+    )
+    model = LSTMForConditionalGeneration(config).eval()
+    with pytest.raises(ValueError, match="no attention to its source"):
+        model.translate(["a dog"], tokenizer=tokenizer, return_alignment=True)
+    assert len(model.translate(["a dog"], tokenizer=tokenizer)) == 1
 
 
 def test_a_prefix_begins_the_translation(model, tokenizer):
@@ -121,6 +142,15 @@ def test_a_prefix_begins_the_translation(model, tokenizer):
     assert all(text.startswith(prefix) for text, prefix in zip(found, prefixes, strict=True) if text)
     assert found[2] == free[2]
     assert found[0] != free[0]
+
+
+def test_a_prefix_does_not_hold_the_end(model, tokenizer):
+    reads_names = copy.deepcopy(tokenizer)
+    reads_names.split_special_tokens = False  # ours takes the end token's name for text; others do not
+    with pytest.raises(ValueError, match="Prefix 3 holds '</s>', which ends a text"):
+        model.translate(TEXTS[:3], tokenizer=reads_names, prefixes=["", "", "a</s>b"])
+    [text] = model.translate(TEXTS[:1], tokenizer=tokenizer, prefixes=["a</s>b"])
+    assert text.startswith("a</s>b")
 
 
 def test_samples_are_drawn_again_by_the_same_seed(model, tokenizer):
@@ -167,33 +197,50 @@ def test_strangers_translate_too_by_method_and_by_pipeline(saved, model, tokeniz
     assert result.stdout.splitlines() == [str(model.translate(["a dog", "cat"], tokenizer=tokenizer))] * 3
 
 
+def test_translations_have_at_most_the_tokens_that_are_wanted(model, tokenizer):
+    model.generation_config.eos_token_id = None
+    try:
+        found = model.translate(TEXTS, tokenizer=tokenizer, max_new_tokens=5, return_scores=True)
+    finally:
+        model.generation_config.eos_token_id = 2
+    assert [len(each.tokens) for each in found] == [5 if text.strip() else 0 for text in TEXTS]
+
+
+def test_what_every_text_begins_with_comes_before_its_prefix(make_model, tokenizer):
+    model = make_model()
+    model.generation_config.forced_bos_token_id = 40
+    dog = tokenizer.convert_ids_to_tokens(tokenizer("the dog")["input_ids"][:-1])
+    for prefixes, expected in ((None, []), (["the dog"], dog)):
+        [found] = model.translate(["a cat"], tokenizer=tokenizer, prefixes=prefixes, return_scores=True)
+        assert found.tokens[: 1 + len(expected)] == [*tokenizer.convert_ids_to_tokens([40]), *expected]
+
+
 def test_the_pipeline_takes_options_of_translate(saved):
     translator = pipeline("translation", model=str(saved), trust_remote_code=True)
     [one] = translator("a dog", return_scores=True)
     assert {"translation_text", "score", "log_prob"} <= one.keys()
     assert [len(best) for best in translator(["a dog", "cat"], n_best=2)] == [2, 2]
     assert translator("cat") == translator(["cat"])
+    with pytest.raises(ValueError, match="max_length: no option of `translate`, which has tokenizer, num_beams"):
+        translator("cat", max_length=20)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"num_beams": 2, "n_best": 3}, "n_best=3 must be at most num_beams=2"),
-        ({"alpha": -0.1}, "alpha=-0.1 must be 0 or more"),
-        ({"do_sample": True, "top_p": 0}, "top_p=0 must be above 0, and at most 1"),
-        ({"max_tokens_per_batch": 0}, "max_tokens_per_batch=0 must be 1 or more"),
+        ({"num_beams": 0}, "num_beams=0 must be a whole number, 1 or more"),
+        ({"temperature": 0.5, "seed": 0}, "temperature=0.5, seed=0: only a draw has these; give do_sample=True"),
         ({"prefixes": ["a"]}, "There are 1 prefixes for 6 texts"),
+        (
+            {"prefixes": ["a dog cat"] * 6, "max_new_tokens": 1},
+            r"Prefix 1 has \d tokens; max_new_tokens=1 leaves none",
+        ),
     ],
 )
-def test_options_out_of_range_are_named(model, tokenizer, options, message):
+def test_options_that_do_not_fit_are_named(model, tokenizer, options, message):
     with pytest.raises(ValueError, match=message):
         model.translate(TEXTS, tokenizer=tokenizer, **options)
-
-
-@pytest.mark.parametrize("texts", ["a dog", ["a", None], [["a"]]])
-def test_what_is_no_list_of_strings_is_named(model, tokenizer, texts):
-    with pytest.raises(ValueError, match="texts must be a list of strings"):
-        model.translate(texts, tokenizer=tokenizer)
 
 
 def test_a_model_from_nowhere_asks_for_its_tokenizer(model):
@@ -208,15 +255,10 @@ def test_sides_of_different_number_are_refused(model, tokenizer):
 
 def test_a_source_longer_than_learned_positions_is_named(make_model, tokenizer):
     model = make_model(position_embeddings="learned", max_position_embeddings=8)
-    with pytest.raises(ValueError, match=r"Line 12 has \d+ tokens; the model has 8 learned positions"):
+    with pytest.raises(ValueError, match=r"Text 12 has \d+ tokens; the model has 8 learned positions"):
         model.translate(["a", TEXTS[2]], tokenizer=tokenizer, first_number=11)
     [found] = model.translate(["a"], tokenizer=tokenizer, return_scores=True)
     assert len(found.tokens) <= 8
+    with pytest.raises(ValueError, match=r"Prefix 1, with a token after it, has \d+ tokens; the model has 8 learned"):
+        model.translate(["a"], tokenizer=tokenizer, prefixes=[TEXTS[2]])
     assert isinstance(found, Translation)
-
-
-def test_banned_words_of_several_tokens_are_refused_not_ignored(make_model, tokenizer):
-    model = make_model()
-    model.generation_config.bad_words_ids = [[5, 6]]
-    with pytest.raises(ValueError, match="bad_words_ids of several tokens"):
-        model.translate(["a"], tokenizer=tokenizer)

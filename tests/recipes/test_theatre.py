@@ -160,7 +160,7 @@ WRONG = {
         2,
         "n_best=5 must be at most num_beams=2",
     ),
-    "alpha": (["translate", "{folder}/mt", "--alpha", "-1"], 2, "alpha=-1.0 must be 0 or more"),
+    "alpha": (["translate", "{folder}/mt", "--alpha", "-1"], 2, "alpha=-1.0 must be a number from 0 to 100"),
     "no-beams": (["translate", "{folder}/mt", "--num_beams", "0"], 2, "must be a whole number, 1 or more"),
     "unknown-recipe": (["train", "multi30k-de-en/smal"], 2, "did you mean 'multi30k-de-en/small'"),
     "unknown-option": (["train", "multi30k-de-en/small", "--lerning_rate", "1"], 2, "did you mean 'learning_rate'"),
