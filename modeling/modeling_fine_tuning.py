@@ -8,7 +8,7 @@ The loss of an update with M labels is
 
 where n is the row's number of labels (1, unless each row has several numbers), and the language-modelling loss of a row is
 the mean over its sequences of the mean over a sequence's predicted tokens, as in the code of the paper
-(https://github.com/openai/finetune-transformer-lm). Labels of -100 do not count, and neither does their row.
+(https://github.com/openai/finetune-transformer-lm). Classes of -100 do not count, and neither does their row; a number may be -100.
 
 Local tensors carry their shape: B batch, N sequences of a row, R sequences of the batch, T positions, V vocabulary.
 """
@@ -68,8 +68,9 @@ def language_model_loss_of_rows(
 
 
 def number_of_labels(labels: torch.Tensor) -> torch.Tensor:
-    """Count the labels of each row, (batch,), that are not -100; labels are (batch,) or (batch, labels)."""
-    return (labels != -100).reshape(len(labels), -1).sum(1)
+    """Count the labels of each row, (batch,): all numbers, and the classes that are not -100; (batch,) or (batch, labels)."""
+    counts = torch.ones_like(labels) if labels.is_floating_point() else labels != -100
+    return counts.reshape(len(labels), -1).sum(1)
 
 
 def fine_tuning_losses(
