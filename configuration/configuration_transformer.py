@@ -43,6 +43,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+# How devices share a sub-layer: heads and the feed-forward's width are cut into columns, what joins them again into rows.
+TENSOR_PARALLEL = {
+    ("encoder.layers.*.self_attention", "decoder.layers.*.self_attention", "decoder.layers.*.cross_attention"): {
+        "q_proj": "colwise",
+        "k_proj": "colwise",
+        "v_proj": "colwise",
+        "out_proj": "rowwise",
+    },
+    ("encoder.layers.*.feed_forward", "decoder.layers.*.feed_forward"): {"fc1": "colwise", "fc2": "rowwise"},
+}
+
+
 @strict
 class TransformerConfig(PreTrainedConfig):
     """Encoder-decoder of "Attention Is All You Need"; the defaults are Table 3, row "base".
@@ -59,6 +71,12 @@ class TransformerConfig(PreTrainedConfig):
         "num_hidden_layers": "encoder_layers",
         "num_attention_heads": "encoder_attention_heads",
         "intermediate_size": "encoder_ffn_dim",
+    }
+    base_model_tp_plan = {
+        f"{sub_layer}.{projection}": style
+        for sub_layers, styles in TENSOR_PARALLEL.items()
+        for sub_layer in sub_layers
+        for projection, style in styles.items()
     }
 
     vocab_size: int = 37_000  # tokens, shared by source and target (section 5.1)

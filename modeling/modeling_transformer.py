@@ -128,6 +128,8 @@ class TransformerModel(TransformerPreTrainedModel):
 class TransformerForConditionalGeneration(TransformerPreTrainedModel, GenerationMixin, TextToText):
     """Figure 1, whole: the Transformer with its output projection, for translation and whatever else maps text to text."""
 
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
     def __init__(self, config: TransformerConfig):
         super().__init__(config)
         self.model = TransformerModel(config)

@@ -135,6 +135,11 @@ class TransformerStack(TransformerPreTrainedModel):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.d_model, config.layer_norm_eps) if config.norm_first else nn.Identity()
 
+    def post_init(self):
+        """Finish as the library does; of tensor parallelism the whole model's plan says all but what its embeddings do."""
+        super().post_init()
+        self._tp_plan = {name: style for name, style in (self._tp_plan or {}).items() if name == "embed_tokens"}
+
     def embed(self, input_ids, inputs_embeds, attention_mask, past_length=0) -> torch.Tensor:
         """Return the sum of scaled embeddings and positions, (batch, positions, d_model), before dropout."""
         if (input_ids is None) == (inputs_embeds is None):

@@ -1,4 +1,4 @@
-"""FSDP2 of a language model (the library's FSDP mixin drives `AutoModelForCausalLM` only)."""
+"""Models on several devices, where the library's mixins drive `AutoModelForCausalLM` only."""
 
 import importlib
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForSeq2SeqLM
 from transformers.distributed import DistributedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -36,6 +38,31 @@ def sharded_equals_whole(rank: int, folder: str, inputs: dict, module: str, name
     weights = model_class.from_pretrained(saved).state_dict()
     for name, weight in whole.state_dict().items():
         torch.testing.assert_close(weight, weights[name], msg=_about("saved weight", name))
+
+
+def shared_equals_whole(rank: int, folder: str, inputs: dict):
+    """Every sub-layer shared by all devices: same loss, gradients and translation as the whole model."""
+    whole = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    distribution = DistributedConfig(tp_size=dist.get_world_size())
+    shared = AutoModelForSeq2SeqLM.from_pretrained(folder, distributed_config=distribution).eval()
+    cut = {name for name, parameter in shared.named_parameters() if isinstance(parameter, DTensor)}
+    assert {name.split(".", 4)[-1] for name in cut} >= {
+        f"{attention}_attention.{part}_proj.weight"
+        for attention in ("self", "cross")
+        for part in ("q", "k", "v", "out")
+    } | {"feed_forward.fc1.weight", "feed_forward.fc2.weight"}, cut
+
+    losses = [model(**inputs).loss for model in (whole, shared)]
+    torch.testing.assert_close(*losses)
+    for loss in losses:
+        loss.backward()
+    gradients = {name: parameter.grad for name, parameter in shared.named_parameters()}
+    for name, parameter in whole.named_parameters():
+        gradient = gradients[name].full_tensor() if isinstance(gradients[name], DTensor) else gradients[name]
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4, msg=_about("gradient", name))
+    sources = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    texts = [model.generate(**sources, max_new_tokens=8, num_beams=2) for model in (whole, shared)]
+    assert torch.equal(*texts), texts
 
 
 def _about(what: str, name: str):

@@ -12,7 +12,7 @@ import torch
 import transformers
 import transformers.utils
 from model_tester import ModelTester, announce_classes, classes_of
-from sharding import sharded_equals_whole
+from sharding import sharded_equals_whole, shared_equals_whole
 from transformers.exporters import DynamoConfig, DynamoExporter
 
 from transformer_theatre.configuration import GPTConfig, LSTMConfig, TransformerConfig
@@ -22,6 +22,7 @@ from transformer_theatre.modeling import (
     LSTMForCausalLM,
     LSTMForConditionalGeneration,
     LSTMModel,
+    TransformerForConditionalGeneration,
 )
 
 
@@ -173,6 +174,13 @@ class EncoderDecoderTest(TheatreTests, ModelTesterMixin, GenerationTesterMixin, 
     config_class = TransformerConfig
     is_encoder_decoder = True
     all_model_classes = tuple(classes_of(TransformerConfig).values())
+
+    def test_own_tensor_parallel(self):
+        """The library's mixin reads a text with the model, as only language models do."""
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_language_model()
+        with tempfile.TemporaryDirectory() as folder:
+            TransformerForConditionalGeneration(config).save_pretrained(folder)
+            run_distributed(world_size=2)(shared_equals_whole)(folder, inputs)
 
 
 class DecoderTest(
