@@ -60,7 +60,7 @@ def tokenizer_of(model: Any, given: PreTrainedTokenizerBase | None) -> Any:
             model._own_tokenizer = AutoTokenizer.from_pretrained(
                 model.name_or_path, config=model.config, **({"revision": revision} if revision else {})
             )
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError) as error:
             raise ValueError(
                 f"No tokenizer could be loaded from {model.name_or_path}, where the model came from: give tokenizer=. ({error})"
             ) from error
