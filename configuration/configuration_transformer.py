@@ -78,6 +78,7 @@ class TransformerConfig(PreTrainedConfig):
         for sub_layer in sub_layers
         for projection, style in styles.items()
     }
+    base_model_fsdp_plan = {"encoder.layers.*": "free_full_weight", "decoder.layers.*": "free_full_weight"}
 
     vocab_size: int = 37_000  # tokens, shared by source and target (section 5.1)
     source_vocab_size: int | None = None  # tokens of the source; None: vocab_size (section 5.1)

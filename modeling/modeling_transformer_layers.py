@@ -136,9 +136,10 @@ class TransformerStack(TransformerPreTrainedModel):
         self.norm = nn.LayerNorm(config.d_model, config.layer_norm_eps) if config.norm_first else nn.Identity()
 
     def post_init(self):
-        """Finish as the library does; of tensor parallelism the whole model's plan says all but what its embeddings do."""
+        """Finish as the library does; what devices share is said by the whole model's plans, but for the embeddings."""
         super().post_init()
         self._tp_plan = {name: style for name, style in (self._tp_plan or {}).items() if name == "embed_tokens"}
+        self._fsdp_plan = {}
 
     def embed(self, input_ids, inputs_embeds, attention_mask, past_length=0) -> torch.Tensor:
         """Return the sum of scaled embeddings and positions, (batch, positions, d_model), before dropout."""

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback
 
 from .weights import read_weights
@@ -84,7 +85,8 @@ class ExponentialAverage(TrainerCallback):
     """Keep the exponential moving average of a model's weights while it trains; `Trainer` calls it.
 
     After every update: average = d * average + (1 - d) * weights, with d = min(decay, (1 + updates) / (10 + updates)), so that
-    the random weights of the start are soon forgotten. It is saved with every checkpoint.
+    the random weights of the start are soon forgotten. It is saved, whole, with every checkpoint. Where devices share the
+    weights (FSDP2), each keeps the average of its share.
 
     Args:
         model: whose weights.
@@ -94,13 +96,15 @@ class ExponentialAverage(TrainerCallback):
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
         self.updates = 0
-        self.weights = dict(model.named_parameters())
+        self.model = model
+        self.weights: dict[str, nn.Parameter] = {}
         self.average: dict[str, torch.Tensor] = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Begin with the weights as they are, where they are."""
-        if not self.average:
-            self.average = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        """Begin with the loaded average, or with the weights as they are: only now they are where they stay."""
+        self.weights = dict(self.model.named_parameters())
+        begun = self.average or {name: weight.detach() for name, weight in self.weights.items()}
+        self.average = {name: _laid_out_like(weight, begun[name]) for name, weight in self.weights.items()}
 
     @torch.no_grad()
     def on_optimizer_step(self, args, state, control, **kwargs):
@@ -110,16 +114,19 @@ class ExponentialAverage(TrainerCallback):
         torch._foreach_lerp_(list(self.average.values()), list(self.weights.values()), share)
 
     def on_save(self, args, state, control, **kwargs):
-        """Write the average into the checkpoint."""
+        """Write the average into the checkpoint; all processes together put it together."""
+        whole = {
+            name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in self.average.items()
+        }
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             # Renamed when it is whole: what bears the name can be read.
             part = folder / f"{EMA_FILE}.part"
-            save_file(self.average, part, metadata={"updates": str(self.updates)})
+            save_file(whole, part, metadata={"updates": str(self.updates)})
             part.replace(folder / EMA_FILE)
 
     def load(self, checkpoint: Path):
-        """Go on from a checkpoint.
+        """Go on from a checkpoint; call it before training begins.
 
         Raises:
             ValueError: its average is missing, or is not of this model.
@@ -131,10 +138,11 @@ class ExponentialAverage(TrainerCallback):
                 updates = int((file.metadata() or {}).get("updates", 0))
         except (OSError, SafetensorError) as error:
             raise ValueError(f"The moving average of {checkpoint} cannot be read: {error}") from None
-        if {name: t.shape for name, t in saved.items()} != {name: w.shape for name, w in self.weights.items()}:
+        if {name: t.shape for name, t in saved.items()} != {
+            name: w.shape for name, w in self.model.named_parameters()
+        }:
             raise ValueError(f"{path} is not of this model.")
-        self.updates = updates
-        self.average = {name: saved[name].to(weight.device) for name, weight in self.weights.items()}
+        self.updates, self.average = updates, saved
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -152,3 +160,10 @@ class ExponentialAverage(TrainerCallback):
             before = weight.detach().clone()
             weight.copy_(self.average[name])
             self.average[name].copy_(before)
+
+
+def _laid_out_like(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Copy a value to where a weight of the same shape is, shared by the same devices."""
+    if isinstance(weight, DTensor) and not isinstance(value, DTensor):
+        return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
+    return value.to(weight.device).clone()

@@ -3,10 +3,12 @@ import math
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import DataCollatorForSeq2Seq, set_seed
 
 from transformer_theatre import (
@@ -103,14 +105,51 @@ import json, sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
-from test_trainer import _log, _train
+import test_trainer
 
-options = json.loads(sys.argv[4])
-trainer = _train(sys.argv[3], Path(sys.argv[2]), optim="sgd", label_smoothing_factor=0.1, **options)
+folder, kind, options, sharded = Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4]), sys.argv[5] == "True"
+if sharded:
+    from transformers.distributed import DistributedConfig
+
+    model_class = type(test_trainer._model(kind))
+    distribution = DistributedConfig(fsdp_size=2)
+    test_trainer._model = lambda kind: model_class.from_pretrained(folder / "start", distributed_config=distribution)
+trainer = test_trainer._train(kind, folder, optim="sgd", label_smoothing_factor=0.1, **options)
 evaluated = trainer.evaluate()
+trainer.save_model(str(folder / "end"))
 if trainer.is_world_process_zero():
-    print("RESULT", json.dumps([_log(trainer, "loss"), _log(trainer, "grad_norm"), evaluated["eval_loss"]]))
+    logged = [test_trainer._log(trainer, name) for name in ("loss", "grad_norm")]
+    print("RESULT", json.dumps([*logged, evaluated["eval_loss"]]))
 """
+
+
+@pytest.fixture
+def train_on_two(tmp_path, repository):
+    """Train in two processes that talk by gloo; return what is logged and measured."""
+
+    def start(kind, sharded=False, **options):
+        script = tmp_path / "two.py"
+        script.write_text(TWO_PROCESSES, encoding="utf-8")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        launch = [
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--master_addr",
+            "127.0.0.1",
+            "--master_port",
+            str(port),
+        ]
+        words = [str(repository / "tests" / "recipes"), str(tmp_path), kind, json.dumps(options), str(sharded)]
+        command = [sys.executable, "-m", *launch, str(script), *words]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        line = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]
+        assert line, result.stderr[-3000:]
+        return json.loads(line[0].removeprefix("RESULT"))
+
+    return start
 
 
 # What two processes do, and what one does that comes to the same.
@@ -120,39 +159,47 @@ SAME_UPDATE = {
 }
 
 
-@pytest.mark.parametrize("batches", SAME_UPDATE)
-@pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
-def test_two_processes_train_and_evaluate_like_one(kind, batches, tmp_path, repository):
+@pytest.mark.parametrize(
+    ("kind", "batches"),
+    [
+        ("seq2seq", "tokens"),
+        ("gpt", "rows"),
+        pytest.param("seq2seq", "rows", marks=pytest.mark.slow),
+        pytest.param("gpt", "tokens", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_train_and_evaluate_like_one(kind, batches, tmp_path, train_on_two):
     for_two, for_one = SAME_UPDATE[batches]
-    script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES, encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = [
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_addr",
-        "127.0.0.1",
-        "--master_port",
-        str(port),
-    ]
-    tests = str(repository / "tests" / "recipes")
-    result = subprocess.run(
-        [sys.executable, "-m", *launch, str(script), tests, str(tmp_path), kind, json.dumps(for_two)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    line = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]
-    assert line, result.stderr[-3000:]
-    losses, norms, evaluated = json.loads(line[0].removeprefix("RESULT"))
+    losses, norms, evaluated = train_on_two(kind, **for_two)
     one = _train(kind, tmp_path, optim="sgd", label_smoothing_factor=0.1, **for_one)
     assert losses == pytest.approx(_log(one, "loss"), rel=1e-5)
     assert norms == pytest.approx(_log(one, "grad_norm"), rel=1e-5)
     # Seven rows on two processes: one of them is given a row that the other has too.
     assert evaluated == pytest.approx(one.evaluate()["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.skipif(
+    find_spec("transformers.distributed.fsdp") is None, reason="this transformers cannot shard by itself"
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
+def test_processes_that_share_the_weights_train_and_average_like_one(kind, tmp_path, train_on_two):
+    """FSDP2: each process has half of every weight, of its gradient and of its moving average."""
+    average = {"ema_decay": 0.5, "save_strategy": "steps", "save_steps": 2, "save_only_model": True}
+    _model(kind).save_pretrained(tmp_path / "start")
+    losses, norms, evaluated = train_on_two(kind, sharded=True, per_device_train_batch_size=4, **average)
+    saved = load_file(tmp_path / "checkpoint-2" / "ema.safetensors"), load_file(tmp_path / "end" / "model.safetensors")
+    one = _train(
+        kind, tmp_path / "one", optim="sgd", label_smoothing_factor=0.1, per_device_train_batch_size=8, **average
+    )
+    assert losses == pytest.approx(_log(one, "loss"), rel=1e-5)
+    assert norms == pytest.approx(_log(one, "grad_norm"), rel=1e-5)
+    assert evaluated == pytest.approx(one.evaluate()["eval_loss"], rel=1e-5)
+    expected = load_file(tmp_path / "one" / "checkpoint-2" / "ema.safetensors"), one.model.state_dict()
+    for found, right in zip(saved, expected, strict=True):
+        assert found
+        for name, weight in found.items():
+            torch.testing.assert_close(weight, right[name], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
