@@ -164,7 +164,7 @@ class CheckpointingTrainer(Seq2SeqTrainer):
         if not on_any_process(writes.error is not None, self.args):
             return
         reason = first_line(writes.error) if writes.error is not None else "by another process of the run"
-        free = shutil.disk_usage(target.parent).free / 2**20
+        free = shutil.disk_usage(target if target.is_dir() else target.parent).free / 2**20
         raise RuntimeError(
             f"{target} could not be written ({reason}); {free:,.1f} MiB of space were left on its disk. Earlier checkpoints are "
             "as they were: make room, and go on by --resume_from_checkpoint true."

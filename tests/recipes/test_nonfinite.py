@@ -119,22 +119,23 @@ def test_a_logged_mean_leaves_skipped_updates_out(run, tmp_path, monkeypatch):
     for name, every in (("each", 1), ("mean", 4)):
         with monkeypatch.context() as patch:
             poison(patch, infinite_loss, {3, 6})  # the first batch of update 2, the second of update 3
-            assert run(name, f"logging_steps: {every}", "skip_nonfinite: 2") == 0
+            assert run(name, "skip_nonfinite: 2", words=["--logging_steps", str(every)]) == 0
     losses = history(tmp_path / "each", "loss")
     assert len(losses) == 2
     assert history(tmp_path / "mean", "loss") == [pytest.approx(sum(losses) / 2)]
 
 
-def test_more_updates_than_allowed_stop_the_run_also_when_it_goes_on(run, tmp_path, monkeypatch, capsys):
+def test_more_updates_than_allowed_stop_the_run_also_when_it_goes_on(run, tmp_path, monkeypatch, capsys, caplog):
     lines = ["skip_nonfinite: 1", 'save_strategy: "steps"', "save_steps: 1"]
-    for words, batches, code in ([], {1, 5}, 1), (["--resume_from_checkpoint", "true"], {2}, 1):
+    for words, batches in ([], {1, 5}), (["--resume_from_checkpoint", "true"], {2}):
         with monkeypatch.context() as patch:
             poison(patch, infinite_loss, batches)
-            assert run("run", *lines, words=words) == code
+            assert run("run", *lines, words=words) == 1
         said = capsys.readouterr().err
-        assert "The update is skipped: 1 of skip_nonfinite=1" in said or words
-        assert "in step 3" in said
+        assert "in step 3, on train.de:" in said
         assert "after 1 that were skipped (skip_nonfinite=1)" in said
+    skip = r"in step 1, on train\.de:1, .* train\.de:4\. The update is skipped: 1 of skip_nonfinite=1"
+    assert len(re.findall(skip, caplog.text)) == 1
     more = ["--resume_from_checkpoint", "true", "--skip_nonfinite", "2"]
     with monkeypatch.context() as patch:
         poison(patch, infinite_loss, {2})
@@ -159,5 +160,5 @@ def test_weights_that_are_no_numbers_are_not_saved(run, tmp_path, monkeypatch, c
     assert problem_of(tmp_path / "run" / "checkpoint-1") is None
     assert not (tmp_path / "run" / "checkpoint-2").exists()
     calls.clear()
-    assert run("last", "max_steps: 2") == 1
+    assert run("last", words=["--max_steps", "2"]) == 1
     assert not (tmp_path / "last" / "model.safetensors").exists()
