@@ -25,39 +25,11 @@ from .averaging import ExponentialAverage
 from .interruption import StopAtSignal, rows_of
 from .length_grouping import LengthGroupedSampler
 from .noam import noam_schedule
+from .smoothed_loss import SmoothedLoss
 from .token_batches import TokenBatchSampler
 
 
 logger = logging.get_logger(__name__)
-
-
-class SmoothedLoss:
-    """Cross-entropy with label smoothing (section 5.4), per real token of the whole accumulated batch.
-
-    (1 - epsilon) * -log p(label) + epsilon * mean over the vocabulary of -log p.
-
-    Args:
-        epsilon: share of the probability spread over the vocabulary.
-        shifts: True where the model predicts the token after each position (a causal head), False where labels are aligned
-            with the logits.
-    """
-
-    def __init__(self, epsilon: float, shifts: bool):
-        self.epsilon = epsilon
-        self.shifts = shifts
-
-    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
-        """Return the loss of logits (batch, positions, vocabulary) against `labels` (batch, positions), -100 ignored.
-
-        Without `num_items_in_batch` it is divided by this batch's own real tokens.
-        """
-        logits_BTV = outputs["logits"]
-        if self.shifts:
-            logits_BTV, labels = logits_BTV[:, :-1], labels[:, 1:]
-        total = nn.functional.cross_entropy(
-            logits_BTV.flatten(0, 1).float(), labels.flatten(), label_smoothing=self.epsilon, reduction="sum"
-        )
-        return total / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
 
 
 class TokenCounter:

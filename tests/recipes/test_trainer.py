@@ -20,7 +20,7 @@ from transformer_theatre import (
 from transformer_theatre.recipes.arguments import RunArguments
 from transformer_theatre.recipes.noam import noam_rate
 from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
-from transformer_theatre.recipes.trainer import SmoothedLoss, TheatreTrainer
+from transformer_theatre.recipes.trainer import TheatreTrainer
 
 
 SIZES = {"d_model": 16, "dropout": 0.0, "attention_dropout": 0.0}
@@ -220,19 +220,6 @@ def test_evaluation_is_the_mean_over_tokens_whatever_the_batch(kind, batch, tmp_
             count += labels.numel()
     assert measured["eval_loss"] == pytest.approx(total / count, rel=1e-5)
     assert measured["eval_perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)
-
-
-@pytest.mark.parametrize("shifts", [False, True], ids=["aligned", "shifted"])
-def test_smoothed_loss_is_its_formula(shifts):
-    logits, labels = torch.randn(2, 5, 11), torch.randint(0, 11, (2, 5))
-    labels[1, 3:] = -100
-    log_p = logits.log_softmax(-1)[:, : 4 if shifts else 5]
-    targets = labels[:, 1:] if shifts else labels
-    nll = -log_p.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
-    terms = (0.9 * nll - 0.1 * log_p.mean(-1))[targets != -100]
-    loss = SmoothedLoss(0.1, shifts)
-    torch.testing.assert_close(loss({"logits": logits}, labels), terms.mean())
-    torch.testing.assert_close(loss({"logits": logits}, labels, 40), terms.sum() / 40)
 
 
 def test_tokens_are_counted_without_their_padding(tmp_path):
