@@ -15,11 +15,10 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
-from .device_peak import peak_of
 from .energy import GpuEnergy, ProcessorEnergy
-from .model_flops import flops_of
 from .run_folder import write_json
 from .token_counter import TokenCounter
+from .utilisation import flops_of_tokens, peak_of
 
 
 COUNTERS_FILE = "counters.json"
@@ -93,7 +92,7 @@ class RunCounters(TrainerCallback):
     """
 
     def __init__(self, model: PreTrainedModel, tokens: TokenCounter):
-        self.flops, self.dtype = flops_of(model), model.dtype
+        self.config, self.dtype = model.config, model.dtype
         self.tokens = tokens
         self.earlier = Totals()
         self.is_whole = True
@@ -125,10 +124,18 @@ class RunCounters(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         """Write the counts into the checkpoint."""
+        self.save(Path(args.output_dir) / f"checkpoint-{state.global_step}", writes=state.is_world_process_zero)
+
+    def save(self, checkpoint: Path, *, writes: bool = True):
+        """Write the counts into a checkpoint; all processes sum them up together.
+
+        Args:
+            checkpoint: its folder.
+            writes: whether this process is the one that writes.
+        """
         totals = self.totals()
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(folder / COUNTERS_FILE, {**asdict(totals), "is_whole": self.is_whole})
+        if writes:
+            write_json(checkpoint / COUNTERS_FILE, {**asdict(totals), "is_whole": self.is_whole})
 
     def load(self, checkpoint: Path):
         """Go on from a checkpoint; call it before training begins."""
@@ -183,7 +190,9 @@ class RunCounters(TrainerCallback):
         done = state.global_step - self._first_step
         if now.possible_flops is not None and before.possible_flops is not None:
             sums = [new - old for new, old in zip(now.token_sums, before.token_sums, strict=True)]
-            speed["mfu"] = round(self.flops.of(sums) / max(1e-9, now.possible_flops - before.possible_flops), 4)
+            speed["mfu"] = round(
+                flops_of_tokens(self.config, sums) / max(1e-9, now.possible_flops - before.possible_flops), 4
+            )
         if done:
             passed = time.monotonic() - (self._begun or 0.0)
             speed["seconds_left"] = round(passed / done * (state.max_steps - state.global_step), 1)
@@ -195,7 +204,7 @@ class RunCounters(TrainerCallback):
         Where a part of it was not counted, what depends on the whole is left out.
         """
         totals = self.totals()
-        flops = self.flops.of(totals.token_sums)
+        flops = flops_of_tokens(self.config, totals.token_sums)
         figures: dict[str, Any] = {
             "train_tokens_per_second": round(totals.tokens / totals.seconds, 1),
             "train_padding_share": 1 - totals.tokens / max(1, totals.padded),

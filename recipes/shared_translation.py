@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -33,7 +34,8 @@ def whole_model(model: PreTrainedModel) -> PreTrainedModel:
     config: Any = copy.deepcopy(model.config)
     config.distributed_config = None
     with torch.random.fork_rng(devices=[]):  # measuring changes nothing of the training that goes on
-        alone: Any = type(model)(config)
+        # Sharding makes a class of its own, below the model's.
+        alone: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))(config)
     alone.load_state_dict(whole)
     alone.generation_config = copy.deepcopy(model.generation_config)
     return alone.to(device=model.device, dtype=dtype).eval()

@@ -11,14 +11,15 @@ class TokenCounter:
         self.padded = 0
 
     def add(self, inputs: dict[str, torch.Tensor]):
-        """Count one batch: its source by `attention_mask`, its target by `labels` where that is another sequence."""
-        source_BS = inputs["attention_mask"] != 0
-        source_B = source_BS.sum(1)
-        target_B = torch.zeros_like(source_B)
-        self.padded += source_BS.numel()
+        """Count one batch: its source by `attention_mask`, its target by `labels`; a causal model has a target alone."""
+        mask_BS = inputs["attention_mask"] != 0
+        first_B = mask_BS.sum(1)
+        self.padded += mask_BS.numel()
         if "decoder_input_ids" in inputs:
-            target_B = (inputs["labels"] != -100).sum(1)
+            source_B, target_B = first_B, (inputs["labels"] != -100).sum(1)
             self.padded += inputs["labels"].numel()
+        else:
+            source_B, target_B = torch.zeros_like(first_B), first_B
         # Summed where the batch is: reading a number off an accelerator at every step would make it wait.
         sums = torch.stack([source_B, target_B, source_B**2, target_B**2, source_B * target_B]).sum(1)
         self._sums = self._sums.to(sums.device) + sums

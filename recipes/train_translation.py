@@ -82,11 +82,13 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         encoded.get("validation"),
         target_language=data.target_language,
     )
+    metrics["train_rows_too_long"] = len(splits["train"]) - len(encoded["train"])
     done = Translation(folder, whole_model(model), tokenizer, given, data, metrics, encoded.get("test"), [])
     if trainer.is_world_process_zero():
         write_metrics(folder, metrics)  # now, lest a failure below lose them
     if done.test is not None:
-        done.predictions = trainer.translate(done.test, args.generation_num_beams or done.model.default_num_beams)
+        metrics["test_num_beams"] = args.generation_num_beams or done.model.default_num_beams
+        done.predictions = trainer.translate(done.test, metrics["test_num_beams"])
     if trainer.is_world_process_zero():
         finish(done, recipe)
     trainer.accelerator.wait_for_everyone()
