@@ -179,6 +179,11 @@ class TheatreTrainer(Seq2SeqTrainer):
         with self.average.in_place() if self.average is not None else contextlib.nullcontext():
             return super().evaluate(eval_dataset, *args, **kwargs)
 
+    def predict(self, test_dataset, *args, **kwargs):
+        """Measure a test set as the library does."""
+        self._measured_on = test_dataset
+        return super().predict(test_dataset, *args, **kwargs)
+
     def log(self, logs, *args, **kwargs):
         """Log the speed beside the training loss."""
         if "loss" in logs:
@@ -273,7 +278,11 @@ class TheatreTrainer(Seq2SeqTrainer):
         return output
 
     def _figures(self) -> dict[str, Any]:
-        """Score the validation set that the rows are of."""
+        """Score the validation set that the rows are of.
+
+        Raises:
+            ValueError: it should be translated, and has no text.
+        """
         args: Any = self.args
         measured = self._measured_on
         text_bytes = self.text_bytes if measured is self.eval_dataset else None
@@ -281,7 +290,9 @@ class TheatreTrainer(Seq2SeqTrainer):
         if has_texts:
             text_bytes = bytes_of(measured["target"])
         figures = likelihood(self._rows, text_bytes)
-        if args.predict_with_generate and has_texts:
+        if args.predict_with_generate:
+            if not has_texts:
+                raise ValueError("predict_with_generate needs a validation set with the columns source and target.")
             written = self.translate(measured, args.eval_num_beams)
             figures |= score_texts(written, measured["target"], self.target_language)
             figures["num_beams"] = args.eval_num_beams
