@@ -11,7 +11,6 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from safetensors import SafetensorError
-from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import ProgressCallback, Seq2SeqTrainer
