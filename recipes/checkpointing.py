@@ -39,7 +39,9 @@ class CheckpointingTrainer(Seq2SeqTrainer):
         """
         with SIGNALS, SIGNALS.held():
             try:
-                return super().train(*args, **kwargs)
+                result = super().train(*args, **kwargs)
+                SIGNALS.place = "after training."
+                return result
             except BaseException:
                 # Progress bars and trackers are closed there.
                 self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
@@ -83,7 +85,11 @@ class CheckpointingTrainer(Seq2SeqTrainer):
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
         with self._writing(folder, checkpoint) as (writes, part):
             with writes:
-                self._write_files(model, trial, part, checkpoint)
+                self._write_files(model, trial, part)
+            self._fail_together(writes, checkpoint)
+            with writes:
+                self.save_own_state(part / checkpoint.name)
+                self._save_state(part / checkpoint.name, checkpoint)
             self._fail_together(writes, checkpoint)
             with writes:
                 if self.args.should_save:
@@ -94,8 +100,8 @@ class CheckpointingTrainer(Seq2SeqTrainer):
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(checkpoint))
 
-    def _write_files(self, model, trial, part: Path, checkpoint: Path):
-        """Let the library write, and add what it leaves out."""
+    def _write_files(self, model, trial, part: Path):
+        """Let the library write its files elsewhere than it would."""
         # With a best step the library would make processes wait for each other, and look for it beside what is written.
         best, self.state.best_global_step = self.state.best_global_step, None
         only_model, self._aside = self.args.save_only_model, part
@@ -105,11 +111,13 @@ class CheckpointingTrainer(Seq2SeqTrainer):
             super()._save_checkpoint(model, trial)
         finally:
             self._aside, self.state.best_global_step, self.args.save_only_model = None, best, only_model
-        self.save_own_state(part / checkpoint.name)
-        if best == self.state.global_step:
+
+    def _save_state(self, folder: Path, checkpoint: Path):
+        """Save the state of training once more, with the best checkpoint, which the library has not seen."""
+        if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(checkpoint)
-        if best and self.args.should_save:
-            self.state.save_to_json(str(part / checkpoint.name / "trainer_state.json"))
+        if self.state.best_global_step and self.args.should_save:
+            self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def save_whole_model(self):
         """Save the model, the tokenizer and the state of training into the output folder, each file whole.

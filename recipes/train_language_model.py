@@ -10,10 +10,12 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 
 from .anchor import verdict
 from .arguments import Recipe, RunArguments, TextDataArguments, parse_recipe
-from .evaluation import likelihood, longest_row
+from .evaluation import longest_row
+from .likelihood import bytes_of
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .run_folder import write_metrics
+from .shared_translation import whole_model
 from .text_data import load_documents, read_documents
 from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_tokenizer
 from .training import begin_output, check_output, tokenizer_for, train_and_measure
@@ -47,6 +49,8 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
         ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
     """
     (model_args, data, args), given = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
+    if args.predict_with_generate:
+        raise ValueError("predict_with_generate translates the validation text, which a language model does not.")
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     train, validation = read_texts(data)
@@ -58,10 +62,13 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     folder = begin_output(args, recipe, given, model, tokenizer, blocks)
 
     collate = DataCollatorForSeq2Seq(tokenizer)
-    trainer, metrics = train_and_measure(model, args, tokenizer, collate, blocks, validation_blocks)
-    done = LanguageModel(folder, model, tokenizer, metrics, length)
+    text_bytes = bytes_of(validation["text"])
+    trainer, metrics = train_and_measure(
+        model, args, tokenizer, collate, blocks, validation_blocks, text_bytes=text_bytes
+    )
+    done = LanguageModel(folder, whole_model(model), tokenizer, metrics, length)
     if trainer.is_world_process_zero():
-        finish(done, recipe, given, data, validation, validation_blocks)
+        finish(done, recipe, given, data, validation)
     trainer.accelerator.wait_for_everyone()
     return done
 
@@ -133,14 +140,8 @@ def row_length(data: TextDataArguments, model: PreTrainedModel) -> int:
     return length
 
 
-def finish(
-    done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset, blocks: Dataset
-):
-    """Add bits per byte, show a sample, and write metrics.json and the card."""
-    tokens = sum(len(row) - row.count(-100) for row in blocks["labels"])
-    text_bytes = sum(len(text.encode()) for text in validation["text"])
-    measured = likelihood(done.metrics["eval_nll"] * tokens, tokens, text_bytes)
-    done.metrics["eval_bits_per_byte"] = measured["bits_per_byte"]
+def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset):
+    """Show a sample, and write metrics.json and the card."""
     write_metrics(done.folder, done.metrics)
     example = beginning(validation["text"][0], done.tokenizer, done.row_length // 2)
     print(f"\nA sample that begins with {example!r}:\n")

@@ -17,6 +17,7 @@ from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .run_folder import write_metrics
+from .shared_translation import whole_model
 from .text_data import load_pairs, read_pairs
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
 from .training import begin_output, check_output, tokenizer_for, train_and_measure
@@ -72,8 +73,22 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     folder = begin_output(args, recipe, given, model, tokenizer, encoded["train"])
 
     collate = DataCollatorForSeq2Seq(tokenizer, model)
-    trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
-    done = Translation(folder, model, tokenizer, given, data, metrics, encoded.get("test"), [])
+    trainer, metrics = train_and_measure(
+        model,
+        args,
+        tokenizer,
+        collate,
+        encoded["train"],
+        encoded.get("validation"),
+        target_language=data.target_language,
+    )
+    metrics["train_rows_too_long"] = len(splits["train"]) - len(encoded["train"])
+    done = Translation(folder, whole_model(model), tokenizer, given, data, metrics, encoded.get("test"), [])
+    if trainer.is_world_process_zero():
+        write_metrics(folder, metrics)  # now, lest a failure below lose them
+    if done.test is not None:
+        metrics["test_num_beams"] = args.generation_num_beams or done.model.default_num_beams
+        done.predictions = trainer.translate(done.test, metrics["test_num_beams"])
     if trainer.is_world_process_zero():
         finish(done, recipe)
     trainer.accelerator.wait_for_everyone()
@@ -128,11 +143,10 @@ def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> Pr
 
 def finish(done: Translation, recipe: Recipe):
     """Score the test set, draw one example, and write metrics.json and the card."""
-    write_metrics(done.folder, done.metrics)  # now, lest a failure below lose them
     if done.test is not None:
-        done.predictions = done.model.translate(done.test["source"][:], tokenizer=done.tokenizer, progress=True)
-        scores = score_texts(done.predictions, done.test["target"])
-        done.metrics |= {f"test_{key}": value for key, value in scores.items()}
+        scores = score_texts(done.predictions, done.test["target"], done.data.target_language)
+        signature = {"interval_signature": scores.pop("interval_signature")}
+        done.metrics |= {**{f"test_{key}": value for key, value in scores.items()}, **signature}
         done.example = sorted(done.test["source"], key=len)[len(done.test) // 2]
         draw(done)
     write_metrics(done.folder, done.metrics)

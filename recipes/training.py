@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
-from .averaging import average_checkpoints, checkpoints_to_average
+from .averaging import average_checkpoints, checkpoints_to_average, set_weights
+from .best_metric import check_best_metric
 from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
@@ -68,6 +68,7 @@ def why_not_from(checkpoint: Path) -> str | None:
 
 def check_output(args: RunArguments):
     """Make sure, before anything long, that the run can write its output folder; see `check_folder`."""
+    check_best_metric(args)
     if args.process_index == 0:
         check_folder(args.output_dir or "", overwrite=args.overwrite, resume=resumes(args))
     last_checkpoint(args)
@@ -219,6 +220,9 @@ def train_and_measure(
     collate: Any,
     train: Dataset,
     validation: Dataset | None,
+    *,
+    text_bytes: int | None = None,
+    target_language: str | None = None,
 ) -> tuple[TheatreTrainer, dict[str, Any]]:
     """Train, save the model folder, and measure the validation loss.
 
@@ -228,27 +232,37 @@ def train_and_measure(
         tokenizer: saved beside the model.
         collate: makes a batch of rows.
         train: rows of token ids.
-        validation: as `train`.
+        validation: as `train`; pairs with their text.
+        text_bytes: of the validation text, where it is no pairs.
+        target_language: code, see `score_texts`.
 
     Returns:
-        The trainer, and what it measured: `train_steps`, `train_seconds` (without evaluation; of a run in one piece only),
-        `train_loss`, `train_tokens_per_second` (real tokens, all processes), `train_padding_share`, and, given `validation`,
-        `eval_nll` (nats per token) and `eval_perplexity`.
+        The trainer, and what it measured: `train_steps`, `train_loss`, the figures of `RunCounters`, and, given `validation`,
+        those of the validation set, `eval_nll` (nats per token), `eval_perplexity`, ...
+
+    Raises:
+        ValueError: something is to be chosen by a validation set that is not there.
     """
     if validation is None:
+        for name in ("average_best", "early_stopping_patience", "predict_with_generate"):
+            if getattr(args, name):
+                raise ValueError(f"{name}={getattr(args, name)} needs validation text.")
         args.eval_strategy, args.load_best_model_at_end = "no", False
     trainer = TheatreTrainer(
         model=model,
         args=args,
+        text_bytes=text_bytes,
+        target_language=target_language,
         data_collator=collate,
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
     )
-    started = time.monotonic()
     checkpoint = last_checkpoint(args)
-    if trainer.average is not None and checkpoint is not None:
-        trainer.average.load(Path(checkpoint))
+    if checkpoint is not None:
+        trainer.counters.load(Path(checkpoint))
+        if trainer.average is not None:
+            trainer.average.load(Path(checkpoint))
     folder = Path(args.output_dir or "")
     with contextlib.ExitStack() as uncut:
         uncut.enter_context(SIGNALS.held())
@@ -257,42 +271,26 @@ def train_and_measure(
         if problem_of(folder / last) is None:  # then nothing is lost: what follows can be done again
             SIGNALS.place = f"after training; the same command with --resume_from_checkpoint true goes on from {last}."
             uncut.close()
-        metrics = what_training_was(trainer, result.training_loss, time.monotonic() - started)
+        metrics = {
+            "train_steps": trainer.state.global_step,
+            "train_loss": trainer.finite.mean(result.training_loss),
+            "train_rows": len(train),
+            **trainer.counters.figures(),
+        }
+        if args.skip_nonfinite:
+            metrics["train_skipped_updates"] = trainer.skipped_updates()
         metrics |= take_average(trainer)
         # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         if validation is not None:
-            measured = trainer.evaluate()
-            metrics |= {"eval_nll": measured["eval_loss"], "eval_perplexity": measured["eval_perplexity"]}
+            trainer.evaluate()
+            metrics |= {f"eval_{name}": value for name, value in trainer.figures.items()}
+            metrics["interval_signature"] = metrics.pop("eval_interval_signature")
         # Generation wants the cache that the Trainer turned off in the configuration.
         model.config.use_cache = True
         trainer.save_whole_model()
         SIGNALS.place = f"after training; the model is saved in {folder}, and was not measured to the end."
     return trainer, metrics
-
-
-def what_training_was(trainer: TheatreTrainer, loss: float, seconds: float) -> dict[str, Any]:
-    """Sum up a training that has ended.
-
-    Args:
-        trainer: that trained.
-        loss: mean over all of its steps, those that were skipped as 0.
-        seconds: that it took, evaluation included.
-    """
-    args: Any = trainer.args
-    seconds -= trainer.evaluation_seconds
-    real, padded = trainer.counted_tokens()
-    metrics = {
-        "train_steps": trainer.state.global_step,
-        "train_loss": trainer.finite.mean(loss),
-        "train_tokens_per_second": round(real / seconds, 1),
-        "train_padding_share": 1 - real / max(1, padded),
-    }
-    if args.skip_nonfinite:
-        metrics["train_skipped_updates"] = trainer.skipped_updates()
-    if not resumes(args):  # else it would be the time of the last part only
-        metrics["train_seconds"] = round(seconds, 2)
-    return metrics
 
 
 def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
@@ -309,10 +307,11 @@ def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
     if not (args.average_last or args.average_best):
         return {}
     trainer.accelerator.wait_for_everyone()  # the checkpoints are written by one process
-    chosen = checkpoints_to_average(Path(args.output_dir), args.average_last, args.average_best)
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    # A tied weight is stored under one of its names.
-    missing, unexpected = model.load_state_dict(average_checkpoints(chosen), strict=False)
-    assert not unexpected
-    assert set(missing) <= set(model.all_tied_weights_keys)
-    return {"averaged": f"checkpoints of steps {', '.join(path.name.removeprefix('checkpoint-') for path in chosen)}"}
+    metric = args.metric_for_best_model or "loss"
+    chosen = checkpoints_to_average(
+        Path(args.output_dir), args.average_last, args.average_best, metric, bool(args.greater_is_better)
+    )
+    set_weights(trainer.accelerator.unwrap_model(trainer.model), average_checkpoints(chosen))
+    steps = ", ".join(path.name.removeprefix("checkpoint-") for path in chosen)
+    best = f" (the best by {metric.removeprefix('eval_')})" if args.average_best else ""
+    return {"averaged": f"checkpoints of steps {steps}{best}"}

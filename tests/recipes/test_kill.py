@@ -35,6 +35,7 @@ checkpointing.write_manifest = slowly
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
+        os.dup2(2, 1)  # this output is for the test alone
         os._exit(theatre.main(json.loads(line)))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -64,12 +65,14 @@ class Runs:
 
     def start(self, folder, *more):
         print(json.dumps([*self.words, "--output_dir", str(folder), *more]), file=self.driver.stdin, flush=True)
-        # What the command itself prints comes before.
-        return int(self.driver.stdout.readline())
+        return self._read()
 
     def end(self):
-        while not (line := self.driver.stdout.readline().strip()).lstrip("-").isdecimal():
-            assert self.driver.poll() is None
+        return self._read()
+
+    def _read(self):
+        line = self.driver.stdout.readline()
+        assert line, "the driver has ended"
         return int(line)
 
 
