@@ -56,6 +56,13 @@ class CheckpointingTrainer(Seq2SeqTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         give_options(optimizer, self.lr_scheduler, options)
 
+    def _run_epoch(self, *args, **kwargs):
+        # The library would make one more update where a run goes on from its last, in the midst of an epoch.
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         super()._maybe_log_save_evaluate(*args, **kwargs)
         if self.signal.ends(self.state):

@@ -175,3 +175,21 @@ def test_a_run_without_checkpoints_saves_one_when_it_is_stopped(recipe_file, cor
         assert main(words) == 143
     assert (tmp_path / "run" / "checkpoint-2" / "optimizer.pt").is_file()
     assert main([*words, "--resume_from_checkpoint", "true"]) == 0
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_early_does_not_train_on_when_its_measurement_is_cut(
+    recipe_file, corpus, tmp_path, monkeypatch
+):
+    lines = ['eval_strategy: "steps"', 'save_strategy: "steps"', "eval_steps: 2", "save_steps: 2", "max_steps: 20"]
+    lines += ["early_stopping_patience: 1", "learning_rate: 0.5"]  # with which it gets no better for long
+    words = ["train", str(recipe_file(*lines)), "--data_dir", str(corpus), "--output_dir"]
+    with monkeypatch.context() as patch:
+        signal_at(patch, PLACES["test set"], signal.SIGTERM)
+        assert main([*words, str(tmp_path / "run")]) == 143
+    assert main([*words, str(tmp_path / "run"), "--resume_from_checkpoint", "true"]) == 0
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    steps = [max(checkpoints_of(tmp_path / name)) for name in ("run", "whole")]
+    assert steps[0] == steps[1] < 20
+    stopped, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert all(stopped[name].equal(whole[name]) for name in whole)
