@@ -42,16 +42,20 @@ class StopAtSignal(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         """Look for a signal after each update."""
         self._epoch_ends = control.should_training_stop or control.should_epoch_stop or state.epoch == int(state.epoch)
+        self.scheduled = control.should_save
         self._look(args, state, control)
 
     def on_epoch_end(self, args, state, control, **kwargs):
         """Look once more when all is known that the end of an epoch brings."""
-        self._epoch_ends = False
+        self._epoch_ends, self.scheduled = False, control.should_save
+        self._look(args, state, control)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        """Look for a signal that came in a validation, which may be long."""
         self._look(args, state, control)
 
     def _look(self, args, state, control):
         self.stopping = on_any_process(self.stopping or SIGNALS.received is not None, args)
-        self.scheduled = control.should_save
         if self.stopping and not self._epoch_ends and self._saved != state.global_step:
             control.should_save = True
 

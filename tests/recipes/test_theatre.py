@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from transformer_theatre.recipes.arguments import RunArguments
+from transformer_theatre.recipes.checkpoints import write_manifest
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.training import last_checkpoint
 
@@ -340,18 +341,23 @@ def test_a_refused_resume_leaves_the_recipe_of_the_run_as_it_was(trained, capsys
 
 
 def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
-    for step, names in (
-        (2, ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]),
-        (10, []),
-    ):
+    names = ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]
+    for step, count in ((2, 5), (9, 3), (10, 0)):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        for name in names:
+        for name in names[:count]:
             (tmp_path / f"checkpoint-{step}" / name).touch()
+    for step in (2, 9):
+        write_manifest(tmp_path / f"checkpoint-{step}")
     args = RunArguments(output_dir=str(tmp_path), resume_from_checkpoint="true")
     assert last_checkpoint(args) == str(tmp_path / "checkpoint-2")
-    args.resume_from_checkpoint = str(tmp_path / "checkpoint-10")
-    with pytest.raises(ValueError, match=r"no whole checkpoint to resume from: trainer_state.json is missing"):
-        last_checkpoint(args)
+    for name, problem in (
+        ("checkpoint-9", "optimizer.pt is missing"),  # a whole checkpoint, of the model alone
+        ("checkpoint-10", "manifest.json is missing: its save was not finished"),
+        ("checkpoint-11", "there is no such folder"),
+    ):
+        args.resume_from_checkpoint = str(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} is no whole checkpoint to resume from: {problem}"):
+            last_checkpoint(args)
 
 
 def test_bytes_that_are_no_text_are_named_with_their_line(trained, stdin, capsys):
