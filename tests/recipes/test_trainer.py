@@ -127,9 +127,11 @@ if sharded:
     distribution = DistributedConfig(fsdp_size=2)
     test_trainer._model = lambda kind: model_class.from_pretrained(folder / "start", distributed_config=distribution)
 trainer = test_trainer._train(kind, folder, optim="sgd", label_smoothing_factor=0.1, **options)
-if "average_last" in options:
+if {"average_last", "average_best"} & options.keys():
     take_average(trainer)
 evaluated = trainer.evaluate()
+if kind == "seq2seq":
+    evaluated["written"] = trainer.translate(trainer.eval_dataset, 2)
 trainer.save_model(str(folder / "end"))
 if trainer.is_world_process_zero():
     logged = [test_trainer._log(trainer, name) for name in ("loss", "grad_norm")]
@@ -401,6 +403,8 @@ def _evaluated(kind, folder, count):
     trainer = _trainer(kind, folder, per_device_eval_batch_size=2, ema_decay=None, **generates)
     trainer.eval_dataset = _rows(kind, count)
     trainer.evaluate()
+    if generates:
+        trainer.figures["written"] = trainer.translate(trainer.eval_dataset, 2)
     return trainer
 
 
@@ -414,6 +418,7 @@ def test_three_processes_measure_what_one_does_to_the_last_digit(tmp_path, launc
         expected = _evaluated(kind, tmp_path, int(count)).figures
         assert figures.keys() == expected.keys()
         assert ("bleu" in figures) == (kind != "gpt")
+        assert kind == "gpt" or len(set(figures["written"]) - {""}) == int(count)
         for key, value in expected.items():
             # What is padded otherwise is summed in another order, within a row; what is written is the same.
             likely = key.startswith(("nll", "perplexity", "bits"))
@@ -440,6 +445,9 @@ def test_processes_that_share_the_weights_translate_and_average_checkpoints_like
     )
     take_average(one)
     expected = one.evaluate()
+    written = one.translate(one.eval_dataset, 2)
+    assert evaluated["written"] == written
+    assert len(set(written) - {""}) > 1
     for name in ("eval_bleu", "eval_chrf", "eval_bleu_low"):
         assert evaluated[name] == expected[name]
     assert evaluated["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-5)
