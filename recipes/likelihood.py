@@ -39,7 +39,8 @@ def likelihood(rows: Sequence[Sequence[float]], text_bytes: int | None = None) -
     """
     total = math.fsum(row[0] for row in rows)
     tokens = math.fsum(row[1] for row in rows)
-    bounds = interval(rows, lambda sums: sums[0] / max(1.0, sums[1]))
+    # Sorted, as they may come in any order: by length, or from several processes.
+    bounds = interval(sorted(map(tuple, rows)), lambda sums: sums[0] / max(1.0, sums[1]))
     figures: dict[str, Any] = {}
     for suffix, nll in zip(("", "_low", "_high"), (total / max(1.0, tokens), *bounds), strict=True):
         figures[f"nll{suffix}"] = nll
