@@ -291,17 +291,25 @@ def test_batches_of_a_number_of_tokens_hold_no_more(kind, tmp_path, monkeypatch)
     )
 
 
-def test_evaluation_translates_with_the_averaged_weights(tmp_path):
+def test_evaluation_translates_with_the_averaged_weights(tmp_path, monkeypatch):
+    scored = []
+    scorer = "transformer_theatre.recipes.trainer.score_texts"
+    monkeypatch.setattr(scorer, lambda *texts: scored.append(texts[:2]) or score_texts(*texts))
     trainer = _train("seq2seq", tmp_path, predict_with_generate=True, eval_num_beams=2, ema_decay=0.5, max_steps=8)
     measured = trainer.evaluate()
+    rows = _rows("seq2seq", 7)
+
+    def written(beams):
+        return trainer.model.translate(rows["source"], tokenizer=trainer.processing_class, num_beams=beams)
+
     with trainer.average.in_place():
-        rows, tokenizer = _rows("seq2seq", 7), trainer.processing_class
-        expected = score_texts(
-            trainer.model.translate(rows["source"], tokenizer=tokenizer, num_beams=2), rows["target"]
-        )
-    for name in ("bleu", "bleu_low", "bleu_high", "chrf", "chrf_low", "chrf_high", "exact_match"):
-        assert measured[f"eval_{name}"] == expected[name]
-    assert trainer.figures["bleu_signature"] == expected["bleu_signature"]
+        expected, greedy = written(2), written(1)
+    assert expected not in (greedy, written(2))  # the search and the weights both make a difference
+    assert scored == [(expected, rows["target"])]
+    for name, value in score_texts(expected, rows["target"]).items():
+        if not name.endswith("signature"):
+            assert measured[f"eval_{name}"] == value
+    assert trainer.figures["bleu_signature"] == score_texts(expected, rows["target"])["bleu_signature"]
     assert measured["eval_num_beams"] == 2
 
 
