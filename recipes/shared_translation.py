@@ -35,7 +35,8 @@ def whole_model(model: PreTrainedModel) -> PreTrainedModel:
     config.distributed_config = None
     with torch.random.fork_rng(devices=[]):  # measuring changes nothing of the training that goes on
         # Sharding makes a class of its own, below the model's.
-        alone: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))(config)
+        model_class: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+        alone = model_class(config)
     alone.load_state_dict(whole)
     alone.generation_config = copy.deepcopy(model.generation_config)
     return alone.to(device=model.device, dtype=dtype).eval()

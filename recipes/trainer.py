@@ -271,9 +271,10 @@ class TheatreTrainer(Seq2SeqTrainer):
 
     def translate(self, texts: Dataset, num_beams: int) -> list[str]:
         """Translate texts, shared by all processes; see `translate_together`."""
+        tokenizer: Any = self.processing_class
         return translate_together(
             self.accelerator.unwrap_model(self.model),
-            self.processing_class,
+            tokenizer,
             texts,
             num_beams,
             rank=self.args.process_index,
