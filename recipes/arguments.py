@@ -130,7 +130,15 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(["logging_steps", "save_steps", "eval_steps"], (lambda value: value > 0, "above 0")),
     **dict.fromkeys(
-        ["warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "seed", "dataloader_num_workers"],
+        [
+            "skip_nonfinite",
+            "warmup_steps",
+            "weight_decay",
+            "max_grad_norm",
+            "adam_epsilon",
+            "seed",
+            "dataloader_num_workers",
+        ],
         (lambda value: 0 <= value < math.inf, "0 or more"),
     ),
     **dict.fromkeys(
@@ -208,6 +216,17 @@ class RunArguments(Seq2SeqTrainingArguments):
         metadata={
             "help": "the exponential moving average of the weights is measured and saved as the model; 0.999, say"
         },
+    )
+
+    skip_nonfinite: int = field(
+        default=0,
+        metadata={
+            "help": "updates, in the whole run, that are skipped because their loss or gradient is no number; at the next the "
+            "run stops"
+        },
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "of no effect: no loss that is no number comes into the log's means"}
     )
 
     def __post_init__(self):
@@ -442,6 +461,7 @@ COMMON_TRAINING_ARGUMENTS = [
     "average_last",
     "average_best",
     "ema_decay",
+    "skip_nonfinite",
     "predict_with_generate",
     "eval_num_beams",
     "metric_for_best_model",

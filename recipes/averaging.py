@@ -12,10 +12,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback
+from transformers.utils import logging
 
+from .checkpoints import checkpoints_of, is_scheduled, problem_of
 from .weights import read_weights
 
 
+logger = logging.get_logger(__name__)
 EMA_FILE = "ema.safetensors"
 
 
@@ -38,12 +41,15 @@ def checkpoints_to_average(
     Raises:
         ValueError: there are fewer, or the metric of one was not measured.
     """
-    steps = {
-        int(path.name.removeprefix("checkpoint-")): path for path in folder.glob("checkpoint-*") if _is_whole(path)
-    }
+    found = checkpoints_of(folder)
+    problems = {step: problem for step, path in found.items() if (problem := problem_of(path)) is not None}
+    # What a stopped run saved out of turn would make the average another one than that of a run that was not stopped.
+    steps = {step: path for step, path in found.items() if step not in problems and is_scheduled(path)}
+    for step, problem in problems.items():
+        logger.warning(f"{found[step]} is left out of the average: it is not whole, {problem}.")
     wanted = last or best or 0
     if len(steps) < wanted:
-        raise ValueError(f"{folder} holds {len(steps)} checkpoints, too few for the average of {wanted}.")
+        raise ValueError(f"{folder} holds {len(steps)} whole checkpoints, too few for the average of {wanted}.")
     if last:
         return [steps[step] for step in sorted(steps)[-last:]]
     name = f"eval_{metric.removeprefix('eval_')}"
@@ -88,10 +94,6 @@ def set_weights(model: Any, weights: Mapping[str, torch.Tensor]):
     model.load_state_dict({name: _laid_out_like(own[name], value) for name, value in weights.items()}, strict=False)
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    return checkpoint.name.removeprefix("checkpoint-").isdecimal() and (checkpoint / "trainer_state.json").is_file()
-
-
 def _measured(checkpoint: Path, step: int, name: str) -> float:
     history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     for entry in history:
@@ -124,6 +126,7 @@ class ExponentialAverage(TrainerCallback):
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
         self.updates = 0
+        self._skips = False
         self.model = model
         self.weights: dict[str, nn.Parameter] = {}
         self.average: dict[str, torch.Tensor] = {}
@@ -140,22 +143,31 @@ class ExponentialAverage(TrainerCallback):
 
     @torch.no_grad()
     def on_optimizer_step(self, args, state, control, **kwargs):
-        """Move towards the new weights."""
+        """Move towards the new weights, unless the update was skipped: by `skip`, or by the loss scaler of fp16."""
+        skipped = self._skips or getattr(kwargs.get("optimizer"), "step_was_skipped", False)
+        self._skips = False
+        if skipped:
+            return
         self.updates += 1
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(list(self.average.values()), list(self.weights.values()), share)
 
-    def on_save(self, args, state, control, **kwargs):
-        """Write the average into the checkpoint; all processes together put it together."""
+    def skip(self):
+        """Stay where it is at the next update, which changes nothing."""
+        self._skips = True
+
+    def save(self, checkpoint: Path, *, writes: bool = True):
+        """Write the average into a checkpoint that is being saved; all processes together put it together.
+
+        Args:
+            checkpoint: its folder.
+            writes: whether this process is the one that writes.
+        """
         whole = {
             name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in self.average.items()
         }
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            # Renamed when it is whole: what bears the name can be read.
-            part = folder / f"{EMA_FILE}.part"
-            save_file(whole, part, metadata={"updates": str(self.updates)})
-            part.replace(folder / EMA_FILE)
+        if writes:
+            save_file(whole, checkpoint / EMA_FILE, metadata={"updates": str(self.updates)})
 
     def load(self, checkpoint: Path):
         """Go on from a checkpoint; call it before training begins.

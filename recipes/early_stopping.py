@@ -15,6 +15,10 @@ class EarlyStopping(TrainerCallback):
     def __init__(self, patience: int):
         self.patience = patience
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        """End at once where the run that goes on had ended, and was cut short when it measured the test set."""
+        self.on_evaluate(args, state, control)
+
     def on_evaluate(self, args, state, control, **kwargs):
         """Look at all evaluations until now."""
         name = f"eval_{(args.metric_for_best_model or 'loss').removeprefix('eval_')}"

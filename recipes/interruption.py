@@ -1,9 +1,8 @@
 """What may cut a run short: a signal, a second run in the same folder, other data than before, a loss that is no number."""
 
+import errno
 import hashlib
 import json
-import signal
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,51 +11,70 @@ import filelock
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers.utils import logging
+
+from .agreement import on_any_process
+from .signals import SIGNALS
 
 
+logger = logging.get_logger(__name__)
 FINGERPRINT = "fingerprint.json"
-
-
-class StoppedBySignalError(Exception):
-    """A run was asked to end, and saved what it had done."""
+# Its entries that may change: with a warning, or if the updates stay the same (`division`).
+_APART = ("settings", "division")
 
 
 class StopAtSignal(TrainerCallback):
-    """At SIGTERM, as a cluster sends it before it takes a machine away: finish the update, save a checkpoint, and stop."""
+    """At SIGTERM, as a cluster sends it before it takes a machine away, or Ctrl-C: finish the update, save it, and stop.
+
+    All processes stop after the same update, whichever of them has received the signal. Where an epoch ends with that update,
+    or training does, what the recipe does then is done first: the run that goes on would not come there again.
+
+    Attributes:
+        stopping: whether the run is to end.
+        scheduled: whether the checkpoint that is being saved is one that the recipe asks for.
+    """
 
     def __init__(self):
-        self.received = False
-        self._before: Any = None
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Wait for the signal; only a program's main thread can."""
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._receive)
-
-    def _receive(self, number, frame):
-        self.received = True
+        self.stopping, self.scheduled = False, True
+        self._epoch_ends = False
+        self._saved: int | None = None
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Stop all processes after the same update, whichever of them has received the signal."""
-        if args.world_size > 1:
-            flag = torch.tensor(float(self.received), device=args.device)
-            torch.distributed.all_reduce(flag)
-            self.received = bool(flag)
-        if self.received:
-            control.should_save = control.should_training_stop = True
+        """Look for a signal after each update."""
+        self._epoch_ends = control.should_training_stop or control.should_epoch_stop or state.epoch == int(state.epoch)
+        self._look(args, state, control)
 
-    def on_train_end(self, args, state, control, **kwargs):
-        """Leave the signal to whoever had it before."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Look once more when all is known that the end of an epoch brings."""
+        self._epoch_ends = False
+        self._look(args, state, control)
+
+    def _look(self, args, state, control):
+        self.stopping = on_any_process(self.stopping or SIGNALS.received is not None, args)
+        self.scheduled = control.should_save
+        if self.stopping and not self._epoch_ends and self._saved != state.global_step:
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        """Look for a signal that came while a checkpoint was saved: it need not be saved again."""
+        self._saved = state.global_step
+        self.stopping = on_any_process(self.stopping or SIGNALS.received is not None, args)
+
+    def ends(self, state) -> bool:
+        """Say whether the run ends here: it was asked to, and this step is saved."""
+        return self.stopping and not self._epoch_ends and self._saved == state.global_step
 
 
+# What a file system says that knows no locks, or whose lock server does not answer.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 # Of the folders that this process writes into.
 _LOCKS: list[filelock.BaseFileLock] = []
 
 
 def lock_folder(folder: Path):
-    """Keep other runs out of a folder, until `release_folders` is called or this process ends.
+    """Keep other runs out of a folder, until `release_folders` is called or this process ends, however it ends.
+
+    Where the file system has no locks, a warning says so.
 
     Raises:
         ValueError: another run is in it.
@@ -69,6 +87,13 @@ def lock_folder(folder: Path):
         raise ValueError(
             f"Another run is writing into {folder}: wait for it, or choose another --output_dir."
         ) from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        logger.warning(
+            f"The file system of {folder} has no locks ({error}): see to it yourself that no other run writes into that folder."
+        )
+        return
     _LOCKS.append(lock)
 
 
@@ -100,22 +125,39 @@ def fingerprint(train: Dataset, tokenizer: PreTrainedTokenizerBase, options: Map
     }
 
 
-def check_fingerprint(folder: Path, now: Mapping[str, Any]):
-    """Make sure that a run goes on with what it began with.
+def check_fingerprint(folder: Path, now: Mapping[str, Any]) -> dict[str, Any]:
+    """Make sure that a run goes on with what it began with, and warn of what may change: the entry `settings`.
+
+    Args:
+        folder: of the run that is to go on.
+        now: what it would go on with.
+
+    Returns:
+        What it began with; nothing, where a run of an older version did not write it down.
 
     Raises:
-        ValueError: something differs; the message names it.
+        ValueError: something else differs; the message names all of it, with the values before and now.
     """
     path = folder / FINGERPRINT
     if not path.is_file():
-        return  # of a run of an older version
+        return {}
     then = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in now.items():
-        if name in then and then[name] != value:
-            raise ValueError(
-                f"The run in {folder} cannot go on: its {name} was {then[name]}, and is {value} now. Give what it began with, "
-                "or begin another run in another --output_dir."
-            )
+    names = [name for name in now if name in then and name not in _APART and then[name] != now[name]]
+    if names:
+        changed = "; ".join(f"its {name} was {then[name]}, and is {now[name]} now" for name in names)
+        raise ValueError(
+            f"The run in {folder} cannot go on: {changed}. Give what it began with, or begin another run in another "
+            "--output_dir."
+        )
+    before, after = then.get("settings", {}), now.get("settings", {})
+    changed = ", ".join(
+        f"{name} was {before[name]}, and is {after[name]} now"
+        for name in after
+        if before.get(name, after[name]) != after[name]
+    )
+    if changed:
+        logger.warning(f"The run in {folder} goes on with other settings: {changed}.")
+    return then
 
 
 def rows_of(batch: Mapping[str, torch.Tensor], train: Dataset) -> list[int]:

@@ -13,6 +13,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .run_folder import write_whole
+
 
 # Where each figure of metrics.json comes from, in the order of the card's table.
 _RESULTS = {
@@ -159,7 +161,7 @@ def write_model_card(
         citation=_CITATION[kind],
     )
     path = folder / "README.md"
-    path.write_text(str(card), encoding="utf-8")
+    write_whole(path, str(card))
     return path
 
 

@@ -122,12 +122,8 @@ class RunCounters(TrainerCallback):
         """Stop the clock."""
         self._ended = time.monotonic()
 
-    def on_save(self, args, state, control, **kwargs):
-        """Write the counts into the checkpoint."""
-        self.save(Path(args.output_dir) / f"checkpoint-{state.global_step}", writes=state.is_world_process_zero)
-
     def save(self, checkpoint: Path, *, writes: bool = True):
-        """Write the counts into a checkpoint; all processes sum them up together.
+        """Write the counts into a checkpoint that is being saved; all processes sum them up together.
 
         Args:
             checkpoint: its folder.

@@ -13,6 +13,7 @@ import yaml
 # What a run writes into its folder, and `overwrite` deletes.
 _WRITTEN = [
     "checkpoint-*",
+    ".saving",
     "figures",
     "config.json",
     "generation_config.json",
@@ -108,15 +109,32 @@ def begin_folder(path: str | Path, recipe: dict[str, Any], *, name: str, resume:
             shutil.rmtree(child)
         else:
             child.unlink()
-    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    write_whole(folder / "recipe.yaml", text)
     return folder
+
+
+def write_whole(path: Path, text: str):
+    """Write a file, whole or not at all.
+
+    Raises:
+        OSError: it could not be written; the message names the file.
+    """
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, contents: dict[str, Any]):
     """Write a file, whole or not at all."""
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(contents, indent=2) + "\n")
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]):

@@ -12,6 +12,8 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
+from .signals import StoppedBySignalError
+
 
 DESCRIPTION = """Train the original Transformer and a GPT from scratch on your own text, and use what you trained.
 
@@ -229,15 +231,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as `head` does: nothing is wrong.
         sys.stdout = None
         return 0
+    except StoppedBySignalError as error:
+        print(f"theatre: {error}", file=sys.stderr)
+        return 128 + error.number
     except Exception as error:  # the run failed: one line for who runs it, the rest for who mends it
-        from .interruption import StoppedBySignalError
-
-        if isinstance(error, StoppedBySignalError):
-            print(f"theatre: {error}", file=sys.stderr)
-            return 143
         if shows_traceback:
             traceback.print_exc()
-        what = " ".join(str(error).split())[:300] or "no message"
+        what = " ".join(str(error).split())[:800] or "no message"
         print(f"theatre: failed: {type(error).__name__}: {what} (--traceback shows where)", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from .anchor import verdict
 from .arguments import Recipe, find_recipe, help_text, options_of, read_recipe, shipped_recipes
 from .interruption import release_folders
+from .signals import SIGNALS
 
 
 SCRIPTS = {"translation": "train_translation", "language_modeling": "train_language_model"}
@@ -56,10 +57,11 @@ def train(recipe: Recipe, overrides: Sequence[str]) -> Any:
     """
     if "output_dir" not in {*recipe.values, *options_of(overrides)}:
         overrides = ["--output_dir", f"runs/{recipe.name}", *overrides]
-    try:
-        return script(recipe.task).run(recipe, overrides)
-    finally:
-        release_folders()
+    with SIGNALS:
+        try:
+            return script(recipe.task).run(recipe, overrides)
+        finally:
+            release_folders()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,21 @@ import pyarrow.compute
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
-from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
-from transformers import ProgressCallback, Seq2SeqTrainer
+from transformers import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from transformers.utils import logging
 
 from .averaging import ExponentialAverage, set_weights
 from .bootstrap import SIGNATURE
+from .checkpointing import CheckpointingTrainer
 from .early_stopping import EarlyStopping
-from .interruption import StopAtSignal, rows_of
 from .length_grouping import LengthGroupedSampler
 from .likelihood import bytes_of, likelihood, likelihood_of_rows
 from .metrics import score_texts
 from .noam import noam_schedule
+from .nonfinite import FiniteUpdates
 from .run_counters import RunCounters
 from .shared_translation import translate_together
 from .smoothed_loss import SmoothedLoss
@@ -44,7 +43,7 @@ def lengths_of(dataset: Dataset, columns: list[str]) -> torch.Tensor:
     return torch.stack([torch.from_numpy(count.copy()) for count in counts], dim=1).long()
 
 
-class TheatreTrainer(Seq2SeqTrainer):
+class TheatreTrainer(CheckpointingTrainer):
     """`Seq2SeqTrainer` whose numbers are right for models trained from scratch.
 
     - Label smoothing works for every head (the library's shifts labels only for its own classes), and never touches
@@ -57,6 +56,9 @@ class TheatreTrainer(Seq2SeqTrainer):
 
     And what the library lacks: batches of a number of tokens (`max_tokens_per_batch`), the paper's schedule (`noam_factor`), and
     a moving average of the weights, which is what is evaluated (`ema_decay`).
+
+    Before each update it looks whether loss and gradient are numbers (`skip_nonfinite`); see `CheckpointingTrainer` for what
+    interrupts a run.
     """
 
     def __init__(self, model, args, text_bytes: int | None = None, target_language: str | None = None, **kwargs):
@@ -88,8 +90,7 @@ class TheatreTrainer(Seq2SeqTrainer):
         self.average = ExponentialAverage(model, args.ema_decay) if args.ema_decay else None
         if self.average is not None:
             self.add_callback(self.average)
-        self.signal = StopAtSignal()
-        self.add_callback(self.signal)
+        self.finite = FiniteUpdates(args, self.train_dataset)
         self.counters = RunCounters(model, self.counter)
         self.add_callback(self.counters)
         if args.early_stopping_patience:
@@ -156,7 +157,8 @@ class TheatreTrainer(Seq2SeqTrainer):
         return super().predict(test_dataset, *args, **kwargs)
 
     def log(self, logs, *args, **kwargs):
-        """Log the speed beside the training loss."""
+        """Log the mean loss of the updates that were made, and the speed beside it."""
+        logs = self.finite.correct(logs)
         if "loss" in logs:
             logs.update(self.counters.speed(self.state))
         super().log(logs, *args, **kwargs)
@@ -170,41 +172,46 @@ class TheatreTrainer(Seq2SeqTrainer):
         return LengthGroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """Count the batch, and learn from it.
-
-        Raises:
-            RuntimeError: the loss is no number; the message names the rows.
-        """
+        """Count the batch, and learn from it."""
         self.counter.add(inputs)
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            dataset: Any = self.train_dataset
-            rows = rows_of(inputs, dataset)
-            names = [dataset[row].get("origin", f"row {row + 1}") for row in rows[:5]]
-            raise RuntimeError(
-                f"The loss became {loss.item()} in step {self.state.global_step + 1}, on {', '.join(names)}"
-                f"{f' and {len(rows) - 5} more' if len(rows) > 5 else ''}. The last checkpoint is as it was. Try a lower "
-                f"learning_rate than {self.args.learning_rate}, or a longer warm-up."
-            )
-        return loss
+        return self.finite.add(inputs, super().training_step(model, inputs, num_items_in_batch))
 
-    def _save_checkpoint(self, model, trial):
-        """Save a checkpoint, or leave nothing of it behind.
+    def _get_grad_norm(self, model, grad_norm=None):
+        """Look at loss and gradient; the library asks for the norm just before it makes the update.
 
         Raises:
-            RuntimeError: it could not be written, most likely because the disk is full.
+            RuntimeError: they are no numbers, and no more updates may be skipped; the message names the rows.
         """
-        output = Path(self.args.output_dir or "")
-        folder = output / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            free = shutil.disk_usage(output).free / 2**20
-            shutil.rmtree(folder, ignore_errors=True)
+        norm = super()._get_grad_norm(model, grad_norm)
+        args: Any = self.args
+        scaled = self.accelerator.scaler is not None
+        problem = self.finite.problem(norm, self.state.global_step + 1, scaled=scaled)
+        if problem is None:
+            return norm
+        skipped = self.skipped_updates()
+        if skipped >= args.skip_nonfinite:
+            limit = f" after {skipped} that were skipped (skip_nonfinite={skipped})" if skipped else ""
             raise RuntimeError(
-                f"{folder} could not be written ({error}); {free:,.1f} MiB of space were left on its disk. Earlier checkpoints "
-                "are as they were: make room, and go on by --resume_from_checkpoint true."
-            ) from error
+                f"{problem} The run ends before this update{limit}; the last checkpoint is as it was. Go on from it by "
+                f"--resume_from_checkpoint true, with a lower learning_rate than {args.learning_rate}, or with --skip_nonfinite "
+                "and a number of such updates to skip."
+            )
+        logger.warning(f"{problem} The update is skipped: {skipped + 1} of skip_nonfinite={args.skip_nonfinite}.")
+        self.finite.skip(model, self._tr_loss, scaled=scaled)
+        if self.average is not None:
+            self.average.skip()
+        self.log({"skipped_update": self.state.global_step + 1})
+        return norm
+
+    def skipped_updates(self) -> int:
+        """Updates that were skipped in the whole run, before it was resumed too."""
+        return sum("skipped_update" in entry for entry in self.state.log_history)
+
+    def save_own_state(self, folder: Path):
+        """Write the moving average and the counts of the run into a checkpoint."""
+        self.counters.save(folder, writes=self.args.should_save)
+        if self.average is not None:
+            self.average.save(folder, writes=self.args.should_save)
 
     def _load_best_model(self):
         """Load the best checkpoint: also where devices share the weights, and its own moving average with it."""

@@ -1,6 +1,10 @@
 """What every training script does: start or resume, train, save, and measure."""
 
+import contextlib
+import functools
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
-from .averaging import EMA_FILE, average_checkpoints, checkpoints_to_average, set_weights
+from .averaging import average_checkpoints, checkpoints_to_average, set_weights
 from .best_metric import check_best_metric
-from .interruption import FINGERPRINT, StoppedBySignalError, check_fingerprint, fingerprint, lock_folder
+from .checkpoints import checkpoints_of, clear_leftovers, problem_of
+from .division import division_of, why_not
+from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .run_folder import begin_folder, check_folder, write_json
+from .signals import SIGNALS
 from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
 
@@ -35,22 +42,28 @@ def last_checkpoint(args: RunArguments) -> str | None:
         return None
     wanted, folder = str(args.resume_from_checkpoint), Path(args.output_dir or "")
     if wanted.lower() != "true":
-        if missing := missing_files(Path(wanted), args):
-            raise ValueError(f"{wanted} is no whole checkpoint to resume from: {missing[0]} is missing.")
+        if problem := why_not_from(Path(wanted)):
+            raise ValueError(f"{wanted} is no whole checkpoint to resume from: {problem}.")
         return wanted
-    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
-    for path in sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: -int(steps[path])):
-        if not (missing := missing_files(path, args)):
+    for path in reversed(checkpoints_of(folder).values()):
+        if (problem := why_not_from(path)) is None:
             return str(path)
-        logger.warning(f"{path} is passed over: it is not whole, {missing[0]} is missing.")
+        _warn_once(f"{path} is passed over: it is not whole, {problem}.")
     raise ValueError(f"There is no whole checkpoint to resume from in {folder}.")
 
 
-def missing_files(checkpoint: Path, args: RunArguments) -> list[str]:
-    """Name the files without which a run cannot go on as if it had never stopped."""
+@functools.lru_cache(maxsize=256)
+def _warn_once(message: str):
+    logger.warning(message)
+
+
+def why_not_from(checkpoint: Path) -> str | None:
+    """Say why a run cannot go on from a checkpoint; None if it can, as if it had never stopped."""
+    if not checkpoint.is_dir():
+        return "there is no such folder"
     needed = ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]
-    needed += [EMA_FILE] if args.ema_decay else []
-    return [name for name in needed if not (checkpoint / name).is_file()]
+    missing = [name for name in needed if not (checkpoint / name).is_file()]
+    return problem_of(checkpoint) or (f"{missing[0]} is missing" if missing else None)
 
 
 def check_output(args: RunArguments):
@@ -75,14 +88,17 @@ def begin_output(
         ValueError: another run is in the folder, or the run should go on from a checkpoint of another model, or with other
             data, another tokenizer or other batches; the folder is then as it was.
     """
-    same_model(model, last_checkpoint(args))
-    folder = Path(args.output_dir or "")
+    folder, checkpoint = Path(args.output_dir or ""), last_checkpoint(args)
+    same_model(model, checkpoint)
     begun = fingerprint(train, tokenizer, batching(args))
-    if resumes(args):
-        check_fingerprint(folder, begun)
+    if checkpoint is not None:
+        then = check_fingerprint(Path(checkpoint).parent, begun)
+        same_updates(then, args, len(train), Path(checkpoint))
+        nothing_newer(folder, Path(checkpoint))
     with args.main_process_first(local=False, desc="beginning the output folder"):
         if args.process_index == 0:
             lock_folder(folder)
+            clear_leftovers(folder)
             contents = {"task": recipe.task, **given}
             begin_folder(folder, contents, name=recipe.name, resume=resumes(args))
             write_json(folder / FINGERPRINT, begun)
@@ -90,11 +106,80 @@ def begin_output(
 
 
 def batching(args: RunArguments) -> dict[str, Any]:
-    """What decides which rows are in which update."""
-    batches = args.gradient_accumulation_steps * args.world_size
-    if args.max_tokens_per_batch:
-        return {"seed": args.seed, "max_tokens_per_batch": args.max_tokens_per_batch, "batches in an update": batches}
-    return {"seed": args.seed, "rows in an update": args.train_batch_size * batches}
+    """What decides which rows are in which update, and what else decides how a run goes on: `settings` may change."""
+    values = {name: getattr(args, name) for name in _SETTINGS}
+    settings = {name: str(getattr(value, "value", value)) for name, value in values.items()}
+    order = "tokens" if args.max_tokens_per_batch else str(getattr(args, "train_sampling_strategy", "random"))
+    return {
+        "seed": args.seed,
+        "order of rows": order,
+        "optimizer": str(getattr(args.optim, "value", args.optim)),
+        "moving average": "kept" if args.ema_decay else "none",
+        "division": asdict(division_of(args)),
+        "settings": settings,
+    }
+
+
+# What may change when a run goes on.
+_SETTINGS = [
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "noam_factor",
+    "max_steps",
+    "num_train_epochs",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "ema_decay",
+    "bf16",
+    "fp16",
+]
+
+
+def same_updates(then: Mapping[str, Any], args: RunArguments, rows: int, checkpoint: Path):
+    """Make sure that updates are of the same rows as they were, on whatever number of processes.
+
+    Args:
+        then: fingerprint of the run that is to go on.
+        args: to go on with.
+        rows: of the training data.
+        checkpoint: to go on from.
+
+    Raises:
+        ValueError: they would not be; the message says why, and what would work.
+    """
+    now = division_of(args)
+    if then.get("division", asdict(now)) == asdict(now):
+        return
+    epoch = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["epoch"]
+    reason = why_not(then["division"], now, rows, then["order of rows"], epoch_ends=float(epoch).is_integer())
+    if reason is not None:
+        raise ValueError(f"{checkpoint} cannot go on so: {reason}.")
+    if then["division"]["processes"] != now.processes and args.process_index == 0:
+        logger.warning(
+            f"The run goes on by {now}: its updates are of the same rows as before, but dropout draws other numbers."
+        )
+
+
+def nothing_newer(folder: Path, checkpoint: Path):
+    """Make sure that a run does not go on in the midst of its own later checkpoints.
+
+    Raises:
+        ValueError: one is whole, and would be taken for a later one of the run that goes on.
+    """
+    if checkpoint.parent.resolve() != folder.resolve():
+        return
+    steps = {path.name: step for step, path in checkpoints_of(folder).items()}
+    newer = [path for step, path in checkpoints_of(folder).items() if step > steps.get(checkpoint.name, step)]
+    if whole := [path.name for path in newer if problem_of(path) is None]:
+        raise ValueError(
+            f"{folder} holds later checkpoints than {checkpoint.name}: {', '.join(whole)}. Delete them, or go on in another "
+            "--output_dir."
+        )
 
 
 def tokenizer_for(
@@ -122,11 +207,10 @@ def same_model(model: PreTrainedModel, checkpoint: str | None):
     if checkpoint is None:
         return
     then, now = type(model.config).from_pretrained(checkpoint), model.config
-    for name in type(now).__annotations__:
-        if name != "use_cache" and getattr(then, name, None) != getattr(now, name, None):
-            raise ValueError(
-                f"{name}={getattr(now, name)} cannot go on from {checkpoint}, which has {name}={getattr(then, name)}."
-            )
+    names = [name for name in type(now).__annotations__ if name != "use_cache"]
+    if changed := [name for name in names if getattr(then, name, None) != getattr(now, name, None)]:
+        has, given = (", ".join(f"{name}={getattr(c, name, None)}" for name in changed) for c in (then, now))
+        raise ValueError(f"{given} cannot go on from {checkpoint}, which has {has}.")
 
 
 def train_and_measure(
@@ -179,29 +263,33 @@ def train_and_measure(
         trainer.counters.load(Path(checkpoint))
         if trainer.average is not None:
             trainer.average.load(Path(checkpoint))
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.signal.received:
-        raise StoppedBySignalError(
-            f"stopped by SIGTERM after step {trainer.state.global_step}, and saved; the same command with "
-            "--resume_from_checkpoint true goes on."
-        )
-    metrics = {
-        "train_steps": trainer.state.global_step,
-        "train_loss": result.training_loss,
-        "train_rows": len(train),
-        **trainer.counters.figures(),
-    }
-    metrics |= take_average(trainer)
-    # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
-    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    if validation is not None:
-        trainer.evaluate()
-        metrics |= {f"eval_{name}": value for name, value in trainer.figures.items()}
-        metrics["interval_signature"] = metrics.pop("eval_interval_signature")
-    # Generation wants the cache that the Trainer turned off in the configuration.
-    model.config.use_cache = True
-    trainer.save_model()
-    trainer.save_state()
+    folder = Path(args.output_dir or "")
+    with contextlib.ExitStack() as uncut:
+        uncut.enter_context(SIGNALS.held())
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        last = f"checkpoint-{trainer.state.global_step}"
+        if problem_of(folder / last) is None:  # then nothing is lost: what follows can be done again
+            SIGNALS.place = f"after training; the same command with --resume_from_checkpoint true goes on from {last}."
+            uncut.close()
+        metrics = {
+            "train_steps": trainer.state.global_step,
+            "train_loss": trainer.finite.mean(result.training_loss),
+            "train_rows": len(train),
+            **trainer.counters.figures(),
+        }
+        if args.skip_nonfinite:
+            metrics["train_skipped_updates"] = trainer.skipped_updates()
+        metrics |= take_average(trainer)
+        # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        if validation is not None:
+            trainer.evaluate()
+            metrics |= {f"eval_{name}": value for name, value in trainer.figures.items()}
+            metrics["interval_signature"] = metrics.pop("eval_interval_signature")
+        # Generation wants the cache that the Trainer turned off in the configuration.
+        model.config.use_cache = True
+        trainer.save_whole_model()
+        SIGNALS.place = f"after training; the model is saved in {folder}, and was not measured to the end."
     return trainer, metrics
 
 

@@ -12,6 +12,7 @@ from transformer_theatre.recipes.averaging import (
     average_checkpoints,
     checkpoints_to_average,
 )
+from transformer_theatre.recipes.checkpoints import write_manifest
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def run(tmp_path):
         )
         history = [{"step": s, "eval_loss": losses[s], "eval_bleu": (7 * s) % 40} for s in losses if s <= step]
         (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}), encoding="utf-8")
+        write_manifest(folder, scheduled=True)
     return tmp_path
 
 
@@ -60,27 +62,30 @@ def test_half_precision_is_summed_in_full(tmp_path):
 
 
 def test_too_few_checkpoints_are_refused(run):
-    with pytest.raises(ValueError, match="holds 5 checkpoints, too few for the average of 6"):
+    with pytest.raises(ValueError, match="holds 5 whole checkpoints, too few for the average of 6"):
         checkpoints_to_average(run, last=6)
 
 
 def test_a_checkpoint_without_measurement_is_named(run):
     (run / "checkpoint-20" / "trainer_state.json").write_text('{"log_history": [{"step": 20, "loss": 1}]}', "utf-8")
+    write_manifest(run / "checkpoint-20")
     with pytest.raises(ValueError, match="checkpoint-20 was saved without a measurement of eval_loss"):
         checkpoints_to_average(run, best=2)
 
 
 def test_weights_of_another_model_are_refused(run):
     save_file({"a": torch.zeros(3, 3)}, run / "checkpoint-50" / "model.safetensors")
+    write_manifest(run / "checkpoint-50")
     with pytest.raises(ValueError, match="checkpoint-50 are not of the same model"):
         average_checkpoints(checkpoints_to_average(run, last=2))
 
 
-def test_weights_cut_short_are_refused(run):
+def test_what_is_not_whole_or_came_out_of_turn_is_no_part_of_the_average(run, caplog):
     path = run / "checkpoint-50" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(ValueError, match=r"The weights of .*checkpoint-50 cannot be read"):
-        average_checkpoints(checkpoints_to_average(run, last=2))
+    write_manifest(run / "checkpoint-40", scheduled=False)
+    assert [path.name for path in checkpoints_to_average(run, last=2)] == ["checkpoint-20", "checkpoint-30"]
+    assert "checkpoint-50 is left out of the average: it is not whole, model.safetensors has" in caplog.text
 
 
 def train(average: ExponentialAverage, model: nn.Linear, values):
@@ -107,13 +112,25 @@ def test_the_moving_average_is_the_sum_of_its_definition():
     assert (model.weight == values[-1]).all()
 
 
+def test_a_skipped_update_does_not_move_the_average():
+    model, again = nn.Linear(2, 1), nn.Linear(2, 1)
+    again.load_state_dict(model.state_dict())
+    average, other = ExponentialAverage(model, 0.9), ExponentialAverage(again, 0.9)
+    train(average, model, [1.0])
+    train(other, again, [1.0])
+    average.skip()
+    average.on_optimizer_step(None, None, None)
+    average.on_optimizer_step(None, None, None, optimizer=SimpleNamespace(step_was_skipped=True))
+    assert average.updates == other.updates
+    torch.testing.assert_close(average.average, other.average, rtol=0, atol=0)
+
+
 def test_a_moving_average_that_goes_on_is_where_it_was(tmp_path):
     model, again = nn.Linear(2, 1), nn.Linear(2, 1)
     whole = ExponentialAverage(model, 0.9)
     train(whole, model, [1.0, 2.0])
     (tmp_path / "checkpoint-2").mkdir()
-    state = SimpleNamespace(is_world_process_zero=True, global_step=2)
-    whole.on_save(SimpleNamespace(output_dir=tmp_path), state, None)
+    whole.save(tmp_path / "checkpoint-2")
     assert [path.name for path in (tmp_path / "checkpoint-2").iterdir()] == [EMA_FILE]
 
     again.load_state_dict(model.state_dict())

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import filelock
 import pytest
 import torch
 from datasets import Dataset
@@ -121,6 +123,39 @@ def test_two_runs_do_not_share_a_folder(train, tmp_path):
     assert code == 0, err
 
 
+HOLDER = """
+import sys, time
+from pathlib import Path
+from transformer_theatre.recipes.interruption import lock_folder
+lock_folder(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_lock_is_free_again_when_its_holder_is_killed(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="Another run is writing into"):
+        lock_folder(tmp_path)
+    holder.kill()
+    holder.communicate()
+    lock_folder(tmp_path)
+    release_folders()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, caplog, error):
+    def refuse(self, *args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    lock_folder(tmp_path)
+    assert f"The file system of {tmp_path} has no locks ({error})" in caplog.text
+    release_folders()
+
+
 def test_a_lock_is_free_again_when_its_holder_is_gone(tmp_path):
     lock_folder(tmp_path)
     with pytest.raises(ValueError, match="Another run is writing into"):
@@ -136,7 +171,31 @@ CHANGES = {
     "batch": (
         lambda corpus: None,
         ["--per_device_train_batch_size", "4"],
-        "its rows in an update was 8, and is 4 now",
+        r"its update was 1 process x 1 batch of 8 rows, .* --gradient_accumulation_steps 2 makes it the same",
+    ),
+}
+
+
+def _another_tokenizer(corpus):
+    """Other text makes other pieces; a run that goes on loads those of its checkpoint, so only the rows differ."""
+    for side in ("de", "en"):
+        path = corpus / f"train.{side}"
+        path.write_text(path.read_text(encoding="utf-8").replace("hund", "wolf"), encoding="utf-8")
+
+
+CHANGES |= {
+    "text": (_another_tokenizer, [], "its training data was 64 rows .* and is 64 rows"),
+    "optimizer": (lambda corpus: None, ["--optim", "sgd"], "its optimizer was adamw_torch.*, and is sgd now"),
+    "average": (lambda corpus: None, ["--ema_decay", "0.9"], "its moving average was none, and is kept now"),
+    "two things": (
+        lambda corpus: None,
+        ["--seed", "7", "--train_sampling_strategy", "sequential"],
+        "its seed was 42, and is 7 now; its order of rows was random, and is sequential now",
+    ),
+    "model": (
+        lambda corpus: None,
+        ["--d_model", "32", "--dropout", "0.5"],
+        r"d_model=32, .*dropout=0.5 cannot go on from .*checkpoint-3, which has d_model=16, .*dropout=0.0",
     ),
 }
 
@@ -157,6 +216,55 @@ def test_a_run_goes_on_only_with_what_it_began_with(recipe_file, corpus, tmp_pat
     assert main([*words, "--resume_from_checkpoint", "true", *options]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+SETTINGS = {"learning_rate": ("0.001", "1e-4"), "weight_decay": ("0.0", "0.1"), "adam_beta2": ("0.999", "0.98")}
+
+
+def test_settings_that_are_given_anew_count_and_are_named(recipe_file, corpus, tmp_path, monkeypatch, caplog):
+    words = ["train", str(recipe_file('save_strategy: "steps"', "save_steps: 2")), "--data_dir", str(corpus)]
+    words += ["--output_dir", str(tmp_path / "run"), "--lr_scheduler_type", "constant"]
+    assert main([*words, "--max_steps", "2"]) == 0
+    groups, step = [], torch.optim.AdamW.step
+
+    def spy(self, *args, **kwargs):
+        groups.append(dict(self.param_groups[0]))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    words += ["--resume_from_checkpoint", "true"]
+    assert main([*words, "--max_steps", "4"]) == 0
+    assert "max_steps was 2, and is 4 now" in caplog.text
+    assert "learning_rate was" not in caplog.text
+    changed = [word for name, (_, value) in SETTINGS.items() for word in (f"--{name}", value)]
+    assert main([*words, "--max_steps", "6", *changed]) == 0
+    for name, (before, now) in SETTINGS.items():
+        assert f"{name} was {before}, and is {float(now)} now" in caplog.text
+    assert [group["lr"] for group in groups] == [1e-3, 1e-3, 1e-4, 1e-4]
+    assert [group["betas"] for group in groups[1:3]] == [(0.9, 0.999), (0.9, 0.98)]
+    assert [group["weight_decay"] for group in groups[1:3]] == [0.0, 0.1]
+
+
+def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(recipe_file, corpus, tmp_path, capsys, caplog):
+    words = ["train", str(recipe_file('save_strategy: "steps"', "save_steps: 1")), "--data_dir", str(corpus)]
+    words += ["--output_dir", str(tmp_path / "run")]
+    assert main(words) == 0
+    expected = weights(tmp_path / "run")
+    broken = tmp_path / "run" / "checkpoint-3"
+    os.truncate(broken / "optimizer.pt", 100)
+    (tmp_path / "run" / ".saving" / "checkpoint-4").mkdir(parents=True)
+    assert main([*words, "--resume_from_checkpoint", str(broken)]) == 2
+    assert (
+        "checkpoint-3 is no whole checkpoint to resume from: optimizer.pt has 100 bytes of" in capsys.readouterr().err
+    )
+    assert main([*words, "--resume_from_checkpoint", "true"]) == 0
+    assert "checkpoint-3 is passed over: it is not whole, optimizer.pt has 100 bytes of" in caplog.text
+    assert not (tmp_path / "run" / ".saving").exists()
+    found = weights(tmp_path / "run")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    older = tmp_path / "run" / "checkpoint-2"
+    assert main([*words, "--resume_from_checkpoint", str(older)]) == 2
+    assert "holds later checkpoints than checkpoint-2: checkpoint-3. Delete them" in capsys.readouterr().err
 
 
 def test_fingerprints_tell_any_change_of_rows_or_tokenizer(rows, tokenizer, tmp_path):
@@ -191,7 +299,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_lines(recipe_file, cor
     recipe = recipe_file('save_strategy: "no"', "norm_first: true")
     assert main(["train", str(recipe), "--data_dir", str(corpus), "--output_dir", str(tmp_path / "r"), *words]) == 1
     message = capsys.readouterr().err
-    assert re.search(r"The loss became (nan|inf) in step \d+, on train\.de:\d+, .* and 3 more", message), message
+    assert re.search(
+        r"The (loss|gradient's norm) became (nan|inf) in step \d+, on train\.de:\d+, .* and 3 more", message
+    ), message
     assert "learning_rate than 99.0" in message
 
 

@@ -1,0 +1,108 @@
+"""Updates whose loss or gradient is no number: the run stops before such an update is made, or skips it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers.utils import logging
+
+from .agreement import on_any_process
+from .interruption import rows_of
+
+
+logger = logging.get_logger(__name__)
+
+
+class FiniteUpdates:
+    """Looks at every update before it is made: at the loss of each of its batches, and at the norm of its gradient.
+
+    All processes come to the same decision. Mean losses are corrected for what was skipped.
+
+    Args:
+        args: the run's.
+        dataset: training rows, whose names the message gives.
+
+    Attributes:
+        made: updates since training began or went on.
+        skipped: those that were not made, besides.
+    """
+
+    def __init__(self, args: Any, dataset: Any):
+        self.args, self.dataset = args, dataset
+        self.made = self.skipped = 0
+        self._made_since_log = self._skipped_since_log = 0
+        self._added = torch.zeros(())
+        self._batches: list[tuple[Mapping[str, torch.Tensor], torch.Tensor]] = []
+
+    def add(self, batch: Mapping[str, torch.Tensor], loss: torch.Tensor) -> torch.Tensor:
+        """Take in a batch of the update and its loss; return the loss, or 0 where it is no number."""
+        self._batches.append(({name: batch[name] for name in ("input_ids", "attention_mask")}, loss))
+        return loss.nan_to_num(0.0, 0.0, 0.0)
+
+    def problem(self, norm: torch.Tensor | float, step: int, *, scaled: bool) -> str | None:
+        """Say what is wrong with the update whose batches were taken in; None if nothing is. Then the next one begins.
+
+        Args:
+            norm: of the gradient, over all processes.
+            step: number of the update, from 1.
+            scaled: whether fp16 scales the loss: infinite gradients are then part of the search for the scale.
+        """
+        batches, self._batches = self._batches, []
+        losses = torch.stack([loss for _, loss in batches])
+        self._added = losses.nan_to_num(0.0, 0.0, 0.0).sum()
+        wrong_losses = bool(~losses.isfinite().all())
+        value = norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
+        wrong_norm = not scaled and not bool(value.isfinite())
+        if not on_any_process(wrong_losses or wrong_norm, self.args):
+            self.made += 1
+            self._made_since_log += 1
+            return None
+        guilty = [pair for pair in batches if not pair[1].isfinite()] if wrong_losses else batches
+        # The gradient is everybody's; a loss belongs to the processes where it went wrong.
+        told = gather_object([(losses[~losses.isfinite()].tolist(), self._names(batch for batch, _ in guilty))])
+        values = [loss for found, _ in told for loss in found]
+        names = [name for found, rows in told if found or not values for name in rows]
+        what = f"The loss became {values[0]}" if values else f"The gradient's norm became {value.item()}"
+        return f"{what} in step {step}, on {', '.join(names[:5])}{_more(len(names) - 5)}."
+
+    def _names(self, batches) -> list[str]:
+        rows = [row for batch in batches for row in rows_of(batch, self.dataset)]
+        return [self.dataset[row].get("origin", f"row {row + 1}") for row in rows]
+
+    def skip(self, model: nn.Module, total: torch.Tensor, *, scaled: bool):
+        """Leave no gradient, so that the optimizer does nothing, and take the losses of the update out of their sum.
+
+        Args:
+            model: whose gradients are to go.
+            total: of the losses that the next line of the log is about; changed in place.
+            scaled: as for `problem`.
+        """
+        self.skipped += 1
+        self._skipped_since_log += 1
+        total -= self._added
+        for weight in model.parameters():
+            if scaled and weight.grad is not None:
+                weight.grad.fill_(torch.nan)  # the scaler skips it, and minds if there is nothing to look at
+            else:
+                weight.grad = None
+
+    def correct(self, logs: dict[str, float]) -> dict[str, float]:
+        """Make the mean loss in a line of the log one over the updates that were made; without any there is none."""
+        if "loss" not in logs:
+            return logs
+        made, skipped = self._made_since_log, self._skipped_since_log
+        self._made_since_log = self._skipped_since_log = 0
+        if not made:
+            return {name: value for name, value in logs.items() if name != "loss"}
+        return {**logs, "loss": logs["loss"] * (made + skipped) / made}
+
+    def mean(self, loss: float) -> float:
+        """Make a mean loss over all updates, those that were skipped as 0, one over those that were made."""
+        return loss * (self.made + self.skipped) / self.made if self.skipped and self.made else loss
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""
