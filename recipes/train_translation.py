@@ -16,7 +16,9 @@ from .attention_picture import draw_attention, readable_tokens
 from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
+from .references import texts_and_references
 from .run_folder import write_metrics
+from .symbol_tokenizer import train_symbol_tokenizer
 from .text_data import load_pairs, read_pairs
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
 from .training import begin_output, check_output, tokenizer_for, train_and_measure
@@ -104,8 +106,9 @@ def make_tokenizer(data: PairDataArguments, args: RunArguments, train: Dataset, 
     vocab_size = vocabulary_size(presets_for(AUTO_CLASS)[model_args.preset], model_args)
     texts = [*train["source"], *train["target"]]
     kinds = {
-        "bpe": lambda: train_bpe_tokenizer(texts, vocab_size),
+        "bpe": lambda: train_bpe_tokenizer(texts, vocab_size, lowercase=data.lowercase),
         "character": lambda: train_character_tokenizer(texts, appends_eos=True),
+        "symbol": lambda: train_symbol_tokenizer(train["source"], train["target"]),
     }
     return tokenizer_for(data.tokenizer, args, kinds)
 
@@ -130,13 +133,22 @@ def finish(done: Translation, recipe: Recipe):
     """Score the test set, draw one example, and write metrics.json and the card."""
     write_metrics(done.folder, done.metrics)  # now, lest a failure below lose them
     if done.test is not None:
-        done.predictions = done.model.translate(done.test["source"][:], tokenizer=done.tokenizer, progress=True)
-        scores = score_texts(done.predictions, done.test["target"])
-        done.metrics |= {f"test_{key}": value for key, value in scores.items()}
+        done.predictions, scores = score_test(done.model, done.tokenizer, done.test, done.data)
+        done.metrics |= scores
         done.example = sorted(done.test["source"], key=len)[len(done.test) // 2]
         draw(done)
     write_metrics(done.folder, done.metrics)
     card(done, recipe, contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None)
+
+
+def score_test(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, test: Dataset, data: PairDataArguments
+) -> tuple[list[str], dict[str, Any]]:
+    """Let the model write the test set, by its own search; return what it wrote, and the figures, as `test_bleu`."""
+    texts, references = texts_and_references(test, data.group_references)
+    predictions = model.translate(texts, tokenizer=tokenizer, progress=True)
+    scores = score_texts(predictions, references, data.metrics)
+    return predictions, {f"test_{key}": value for key, value in scores.items()}
 
 
 def card(done: Translation, recipe: Recipe, **more: Any):
