@@ -95,7 +95,9 @@ class PairDataArguments:
             near = nearest(unknown[0], TEXT_METRICS)
             raise ValueError(f"metrics: {unknown[0]!r} must be one of: {', '.join(TEXT_METRICS)}{near}.")
         if self.lowercase and self.tokenizer != "bpe":
-            raise ValueError(f'lowercase goes with a tokenizer that is trained, "bpe", and not with {self.tokenizer!r}.')
+            raise ValueError(
+                f'lowercase goes with a tokenizer that is trained, "bpe", and not with {self.tokenizer!r}.'
+            )
 
 
 @dataclass
@@ -462,6 +464,7 @@ def help_text(recipe: Recipe, types: Sequence[Any], everything: bool) -> str:
             if hidden or not part.init:
                 continue
             default = recipe.values.get(part.name, part.default if part.default is not MISSING else None)
+            default = " ".join(map(str, default)) if isinstance(default, list) else default
             note = " ".join(str(part.metadata.get("help", "")).split())
             lines += [f"  --{part.name} {default if default is not None else ''}".rstrip(), f"      {note}"]
         lines += [""]

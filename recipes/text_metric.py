@@ -28,7 +28,6 @@ def as_lists(references: References) -> list[list[str]]:
 
 
 def reference_streams(references: References) -> list[list[str | None]]:
-    """Lay references out as sacrebleu wants them: the first of every text, then the second of every text, ...; None where
-    a text has no more."""
+    """Lay references out as sacrebleu wants them: the first of every text, then the second, ...; None where there is no more."""
     lists = as_lists(references)
     return [[found[n] if n < len(found) else None for found in lists] for n in range(max(map(len, lists)))]

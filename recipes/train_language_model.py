@@ -13,10 +13,18 @@ from .arguments import Recipe, RunArguments, TextDataArguments, parse_recipe
 from .evaluation import likelihood, longest_row
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
+from .models import load
 from .run_folder import write_metrics
 from .text_data import load_documents, read_documents
 from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .training import (
+    AS_SAVED,
+    begin_output,
+    check_output,
+    measure_validation,
+    tokenizer_for,
+    train_and_measure,
+)
 
 
 AUTO_CLASS = "AutoModelForCausalLM"
@@ -64,6 +72,24 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
         finish(done, recipe, given, data, validation, validation_blocks)
     trainer.accelerator.wait_for_everyone()
     return done
+
+
+def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Measure the model in a folder as `run` measures what it has trained; write nothing.
+
+    Raises:
+        ValueError: the folder holds no such model, or the recipe, an option or the data is wrong.
+    """
+    words = [*overrides, *AS_SAVED]
+    (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
+    model, tokenizer = load(str(folder), AUTO_CLASS)
+    model.to(args.device)
+    if attention := getattr(model_args, "attn_implementation", None):
+        model.set_attn_implementation(attention)
+    _, validation = read_texts(data)
+    blocks = encode_blocks(validation, tokenizer, row_length(data, model))
+    metrics = measure_validation(model, args, tokenizer, DataCollatorForSeq2Seq(tokenizer), blocks)
+    return metrics | {"eval_bits_per_byte": bits_per_byte(metrics["eval_nll"], validation, blocks)}
 
 
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
@@ -137,10 +163,7 @@ def finish(
     done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset, blocks: Dataset
 ):
     """Add bits per byte, show a sample, and write metrics.json and the card."""
-    tokens = sum(len(row) - row.count(-100) for row in blocks["labels"])
-    text_bytes = sum(len(text.encode()) for text in validation["text"])
-    measured = likelihood(done.metrics["eval_nll"] * tokens, tokens, text_bytes)
-    done.metrics["eval_bits_per_byte"] = measured["bits_per_byte"]
+    done.metrics["eval_bits_per_byte"] = bits_per_byte(done.metrics["eval_nll"], validation, blocks)
     write_metrics(done.folder, done.metrics)
     example = beginning(validation["text"][0], done.tokenizer, done.row_length // 2)
     print(f"\nA sample that begins with {example!r}:\n")
@@ -159,6 +182,12 @@ def finish(
         example=example,
         contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None,
     )
+
+
+def bits_per_byte(nll: float, texts: Dataset, blocks: Dataset) -> float:
+    """Express a likelihood in nats per predicted token of `blocks` as bits per byte of the texts that they came from."""
+    tokens = sum(len(row) - row.count(-100) for row in blocks["labels"])
+    return likelihood(nll * tokens, tokens, sum(len(text.encode()) for text in texts["text"]))["bits_per_byte"]
 
 
 def beginning(text: str, tokenizer: PreTrainedTokenizerBase, most: int) -> str:

@@ -16,12 +16,20 @@ from .attention_picture import draw_attention, readable_tokens
 from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
+from .models import load
 from .references import texts_and_references
 from .run_folder import write_metrics
 from .symbol_tokenizer import train_symbol_tokenizer
 from .text_data import load_pairs, read_pairs
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .training import (
+    AS_SAVED,
+    begin_output,
+    check_output,
+    measure_validation,
+    tokenizer_for,
+    train_and_measure,
+)
 
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
@@ -80,6 +88,34 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         finish(done, recipe)
     trainer.accelerator.wait_for_everyone()
     return done
+
+
+def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Measure the model in a folder as `run` measures what it has trained, by the same search; write nothing.
+
+    Raises:
+        ValueError: the folder holds no such model, or the recipe, an option or the data is wrong.
+    """
+    words = [*overrides, *AS_SAVED]
+    (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
+    model, tokenizer = load(str(folder), AUTO_CLASS)
+    model.to(args.device)
+    if attention := getattr(model_args, "attn_implementation", None):
+        model.set_attn_implementation(attention)
+    model.generation_config.num_beams = args.generation_num_beams
+    splits = {split: read_split(data, split) for split in ("validation", "test")}
+    encoded = {
+        split: encode_pairs(pairs, tokenizer, data.max_length, data.bad_lines)
+        for split, pairs in splits.items()
+        if pairs is not None
+    }
+    metrics = {}
+    if "validation" in encoded:
+        collate = DataCollatorForSeq2Seq(tokenizer, model)
+        metrics |= measure_validation(model, args, tokenizer, collate, encoded["validation"])
+    if "test" in encoded:
+        metrics |= score_test(model, tokenizer, encoded["test"], data)[1]
+    return metrics
 
 
 def read_split(data: PairDataArguments, split: str) -> Dataset | None:

@@ -194,6 +194,33 @@ def train_and_measure(
     return trainer, metrics
 
 
+def measure_validation(
+    model: PreTrainedModel, args: RunArguments, tokenizer: PreTrainedTokenizerBase, collate: Any, validation: Dataset
+) -> dict[str, Any]:
+    """Measure a trained model as `train_and_measure` does when it has trained: `eval_nll` and `eval_perplexity`."""
+    trainer = TheatreTrainer(
+        model=model, args=args, data_collator=collate, eval_dataset=validation, processing_class=tokenizer
+    )
+    measured = trainer.evaluate()
+    model.config.use_cache = True
+    return {"eval_nll": measured["eval_loss"], "eval_perplexity": measured["eval_perplexity"]}
+
+
+# What a model is measured with, whatever it was trained with: full precision, and its weights as they are.
+AS_SAVED = [
+    "--bf16",
+    "false",
+    "--fp16",
+    "false",
+    "--eval_strategy",
+    "no",
+    "--save_strategy",
+    "no",
+    "--load_best_model_at_end",
+]
+AS_SAVED += ["false"]
+
+
 def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
     """Give the model the averaged weights that the arguments ask for; say of what they are the average.
 
