@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from transformer_theatre.recipes.theatre import main
+from transformer_theatre.recipes.train import load_recipe
 
 
 @pytest.mark.slow
@@ -55,3 +56,33 @@ def test_shakespeare_reaches_nanogpts_figure(shared_data, tmp_path, capsys):
     assert len(written) >= 200
     assert main(["evaluate", str(folder), "--text", str(data / "tiny_shakespeare.txt")]) == 0
     assert json.loads(capsys.readouterr().out)["bits_per_byte"] < 2.8
+
+
+SHRUNKEN = ["--d_model", "32", "--encoder_ffn_dim", "32", "--decoder_ffn_dim", "32", "--encoder_layers", "1"]
+SHRUNKEN += ["--decoder_layers", "1", "--max_steps", "2", "--generation_num_beams", "1", "--max_train_samples", "2000"]
+SHRUNKEN += ["--eval_strategy", "no", "--save_strategy", "no", "--use_cpu", "true"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "folder"),
+    [
+        ("enja/small", "mt/small_parallel_enja"),
+        ("tatoeba-en-de/small", "mt/tatoeba_en_de"),
+        ("g2p-cmudict/small", "g2p/cmudict"),
+        ("summarisation-scitldr/small", "summarisation"),
+        ("multi30k-en-de/tiny", "mt/multi30k_en_de"),
+    ],
+)
+def test_a_recipe_runs_on_its_text_and_its_contract_can_be_checked(shared_data, tmp_path, capsys, recipe, folder):
+    run = tmp_path / "run"
+    words = ["--data_dir", str(shared_data / folder), "--output_dir", str(run), *SHRUNKEN]
+    if "tiny" in recipe:
+        words += ["--average_last", "1", "--save_strategy", "steps", "--save_steps", "1"]
+    assert main(["train", recipe, *words]) == 0
+    anchor = load_recipe(recipe).anchor
+    assert anchor["metric"] in json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert f"FAIL: {anchor['metric']}" in capsys.readouterr().out
+    assert main(["verify", recipe, *words]) == 1
+    report = json.loads((tmp_path / "run-verification.json").read_text(encoding="utf-8"))
+    assert report["runs"][0]["differs"] == report["runs"][0]["departs"] == {}

@@ -112,8 +112,20 @@ def test_a_language_model_is_measured_again_too(tmp_path, capsys):
     (tmp_path / "play.txt").write_text("To be, or not to be: that is the question.\n" * 60, encoding="utf-8")
     recipe = tmp_path / "toy" / "gpt.yaml"
     recipe.parent.mkdir()
-    lines = ["task: language_modeling", "train_text: play.txt", "tokenizer: character", "preset: gpt-char", "d_model: 16"]
-    lines += ["num_hidden_layers: 1", "num_attention_heads: 2", "ffn_dim: 32", "max_position_embeddings: 32", "max_steps: 2"]
+    lines = [
+        "task: language_modeling",
+        "train_text: play.txt",
+        "tokenizer: character",
+        "preset: gpt-char",
+        "d_model: 16",
+    ]
+    lines += [
+        "num_hidden_layers: 1",
+        "num_attention_heads: 2",
+        "ffn_dim: 32",
+        "max_position_embeddings: 32",
+        "max_steps: 2",
+    ]
     lines += ["use_cpu: true", "save_strategy: 'no'"]
     lines += ["anchor:", "  metric: eval_nll", "  figure: 0.1", "  lower_is_better: true", "  source: a toy"]
     recipe.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -130,7 +142,10 @@ def test_a_run_of_another_recipe_is_not_taken_for_a_seed(recipe, corpus, tmp_pat
     assert verify(path, corpus, folder, "--seeds", "1") == 0
     capsys.readouterr()
     assert verify(path, corpus, folder, "--seeds", "1", "--learning_rate", "1e-4") == 2
-    assert "run-seed1 holds a run in which learning_rate was 0.001, and it is 0.0001 in the recipe" in capsys.readouterr().err
+    assert (
+        "run-seed1 holds a run in which learning_rate was 0.001, and it is 0.0001 in the recipe"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
