@@ -149,6 +149,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
             "max_tokens_per_batch",
             "average_last",
             "average_best",
+            "eval_num_beams",
+            "early_stopping_patience",
         ],
         (lambda value: value >= 1, "1 or more"),
     ),
@@ -186,6 +188,27 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=torch.accelerator.is_available(), metadata={"help": "page-locked memory, for an accelerator"}
     )
     generation_num_beams: int | None = field(default=4, metadata={"help": "beams when test text is generated"})
+    predict_with_generate: bool = field(
+        default=False,
+        metadata={
+            "help": "each evaluation also translates the validation text, and measures bleu, chrf and exact_match"
+        },
+    )
+    eval_num_beams: int = field(
+        default=1,
+        metadata={"help": "beams when validation text is translated; 1 is greedy, and by far the fastest"},
+    )
+    metric_for_best_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "loss (the default), perplexity, bits_per_byte, or with predict_with_generate bleu, chrf, exact_match: what "
+            "load_best_model_at_end, average_best and early_stopping_patience go by"
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "evaluations without a better metric_for_best_model, after which training ends"},
+    )
     max_tokens_per_batch: int | None = field(
         default=None,
         metadata={
@@ -204,7 +227,7 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=None, metadata={"help": "checkpoints: their mean is measured and saved as the model (section 6.1)"}
     )
     average_best: int | None = field(
-        default=None, metadata={"help": "as average_last, but of the checkpoints with the lowest validation loss"}
+        default=None, metadata={"help": "as average_last, but of the checkpoints with the best metric_for_best_model"}
     )
     ema_decay: float | None = field(
         default=None,
@@ -236,6 +259,8 @@ class RunArguments(Seq2SeqTrainingArguments):
             self.save_total_limit = None  # which are the best is known in the end
         if self.noam_factor is not None and not self.warmup_steps:
             raise ValueError("noam_factor needs warmup_steps: the paper's schedule begins with a rise.")
+        if (self.metric_for_best_model or "").removeprefix("eval_") in ("loss", "perplexity", "bits_per_byte"):
+            self.greater_is_better = False  # the library knows it of the loss alone
         super().__post_init__()
         if self.n_gpu > 1:
             logger.warning(
@@ -443,6 +468,11 @@ COMMON_TRAINING_ARGUMENTS = [
     "average_last",
     "average_best",
     "ema_decay",
+    "predict_with_generate",
+    "eval_num_beams",
+    "metric_for_best_model",
+    "load_best_model_at_end",
+    "early_stopping_patience",
     "generation_num_beams",
     "use_cpu",
 ]

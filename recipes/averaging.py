@@ -1,9 +1,10 @@
 """Averaged weights: of the last or the best checkpoints (section 6.1 of the paper), or of every step, exponentially."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,16 +19,24 @@ from .weights import read_weights
 EMA_FILE = "ema.safetensors"
 
 
-def checkpoints_to_average(folder: Path, last: int | None = None, best: int | None = None) -> list[Path]:
+def checkpoints_to_average(
+    folder: Path,
+    last: int | None = None,
+    best: int | None = None,
+    metric: str = "loss",
+    greater_is_better: bool = False,
+) -> list[Path]:
     """Choose checkpoints of a run.
 
     Args:
         folder: of the run.
         last: how many, the newest.
-        best: how many, those of the lowest validation loss, as it was measured when they were saved.
+        best: how many, those with the best metric, as it was measured when they were saved.
+        metric: name in the log, with or without "eval_".
+        greater_is_better: which of two is better.
 
     Raises:
-        ValueError: there are fewer, or the loss of one was not measured.
+        ValueError: there are fewer, or the metric of one was not measured.
     """
     steps = {
         int(path.name.removeprefix("checkpoint-")): path for path in folder.glob("checkpoint-*") if _is_whole(path)
@@ -37,8 +46,10 @@ def checkpoints_to_average(folder: Path, last: int | None = None, best: int | No
         raise ValueError(f"{folder} holds {len(steps)} checkpoints, too few for the average of {wanted}.")
     if last:
         return [steps[step] for step in sorted(steps)[-last:]]
-    losses = {step: _validation_loss(path, step) for step, path in steps.items()}
-    return [steps[step] for step in sorted(sorted(losses, key=lambda step: losses[step])[:wanted])]
+    name = f"eval_{metric.removeprefix('eval_')}"
+    values = {step: _measured(path, step, name) for step, path in steps.items()}
+    best_first = sorted(values, key=lambda step: -values[step] if greater_is_better else values[step])
+    return [steps[step] for step in sorted(best_first[:wanted])]
 
 
 def average_checkpoints(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
@@ -60,17 +71,34 @@ def average_checkpoints(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
     return {name: (tensor / len(checkpoints)).to(kinds[name]) for name, tensor in total.items()}
 
 
+@torch.no_grad()
+def set_weights(model: Any, weights: Mapping[str, torch.Tensor]):
+    """Give a model weights that were saved whole, also where devices share them.
+
+    Args:
+        model: a `PreTrainedModel`.
+        weights: by name; a tied one has one of its names.
+
+    Raises:
+        ValueError: they are not of this model.
+    """
+    own = model.state_dict()
+    if set(weights) - set(own) or set(own) - set(weights) - set(model.all_tied_weights_keys):
+        raise ValueError(f"{sorted(set(weights) ^ set(own))[0]} is not both in the weights and in the model.")
+    model.load_state_dict({name: _laid_out_like(own[name], value) for name, value in weights.items()}, strict=False)
+
+
 def _is_whole(checkpoint: Path) -> bool:
     return checkpoint.name.removeprefix("checkpoint-").isdecimal() and (checkpoint / "trainer_state.json").is_file()
 
 
-def _validation_loss(checkpoint: Path, step: int) -> float:
+def _measured(checkpoint: Path, step: int, name: str) -> float:
     history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     for entry in history:
-        if entry["step"] == step and "eval_loss" in entry:
-            return entry["eval_loss"]
+        if entry["step"] == step and name in entry:
+            return entry[name]
     raise ValueError(
-        f"{checkpoint} was saved without a validation loss: give the same eval_strategy and save_strategy (and steps)."
+        f"{checkpoint} was saved without a measurement of {name}: give the same eval_strategy and save_strategy (and steps)."
     )
 
 
@@ -102,6 +130,10 @@ class ExponentialAverage(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Begin with the loaded average, or with the weights as they are: only now they are where they stay."""
+        self.lay_out()
+
+    def lay_out(self):
+        """Put the average where the weights are, shared by the same devices."""
         self.weights = dict(self.model.named_parameters())
         begun = self.average or {name: weight.detach() for name, weight in self.weights.items()}
         self.average = {name: _laid_out_like(weight, begun[name]) for name, weight in self.weights.items()}

@@ -1,15 +1,20 @@
 """Scores of a trained model on a text: what it writes, and how likely it finds what is written there."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
+from transformer_theatre.modeling.progress import progress_bar
+
+from .bootstrap import SIGNATURE
+from .likelihood import bytes_of, likelihood, likelihood_of_rows
 from .metrics import score_texts
 from .models import load
+from .run_folder import recipe_of
 from .text_data import read_documents, read_pairs
 from .tokenization import encode_blocks, encode_pairs
 
@@ -18,7 +23,9 @@ from .tokenization import encode_blocks, encode_pairs
 _BATCH = 32
 
 
-def evaluate_pairs(name: str, source: Path, target: Path | None, num_beams: int | None = None) -> dict[str, Any]:
+def evaluate_pairs(
+    name: str, source: Path, target: Path | None, num_beams: int | None = None, target_language: str | None = None
+) -> dict[str, Any]:
     """Score a translation model: BLEU, chrF, exact match, and the likelihood of the references.
 
     Args:
@@ -26,6 +33,7 @@ def evaluate_pairs(name: str, source: Path, target: Path | None, num_beams: int 
         source: file of source lines, or a .tsv or .jsonl file with both sides.
         target: file of references, parallel to the source.
         num_beams: beams of the search; None: the model's.
+        target_language: code of the references', see `score_texts`; None: what the recipe of the model folder says.
 
     Raises:
         ValueError: the model or a file cannot be read.
@@ -33,12 +41,12 @@ def evaluate_pairs(name: str, source: Path, target: Path | None, num_beams: int 
     pairs = read_pairs(source, target)
     model, tokenizer = load(name, "AutoModelForSeq2SeqLM")
     translated = model.translate(pairs["source"][:], tokenizer=tokenizer, num_beams=num_beams, progress=True)
-    scores = score_texts(translated, pairs["target"])
-    nll, tokens = negative_log_likelihood(model, tokenizer, encode_pairs(pairs, tokenizer, max_length=10**9))
+    scores = score_texts(translated, pairs["target"], target_language or _target_language(Path(name)))
+    rows = negative_log_likelihood(model, tokenizer, encode_pairs(pairs, tokenizer, max_length=10**9))
     return {
         **scores,
         "num_beams": num_beams or model.generation_config.num_beams or 1,
-        **likelihood(nll, tokens, sum(len(text.encode()) for text in pairs["target"])),
+        **likelihood(rows, bytes_of(pairs["target"])),
     }
 
 
@@ -51,8 +59,8 @@ def evaluate_text(name: str, path: Path) -> dict[str, Any]:
     texts = read_documents(path)
     model, tokenizer = load(name, "AutoModelForCausalLM")
     blocks = encode_blocks(texts, tokenizer, longest_row(model))
-    nll, tokens = negative_log_likelihood(model, tokenizer, blocks)
-    return likelihood(nll, tokens, sum(len(text.encode()) for text in texts["text"]))
+    rows = negative_log_likelihood(model, tokenizer, blocks)
+    return {**likelihood(rows, bytes_of(texts["text"])), "interval_signature": SIGNATURE}
 
 
 def longest_row(model: PreTrainedModel) -> int:
@@ -60,21 +68,17 @@ def longest_row(model: PreTrainedModel) -> int:
     return getattr(model.config, "max_position_embeddings", None) or 128
 
 
-def likelihood(nll: float, tokens: int, text_bytes: int) -> dict[str, float | int]:
-    """Express a summed negative log-likelihood (nats) per token and per byte of text."""
-    return {
-        "nll": nll / tokens,
-        "perplexity": math.exp(nll / tokens),
-        "bits_per_byte": nll / math.log(2) / text_bytes,
-        "tokens": tokens,
-    }
+def _target_language(folder: Path) -> str | None:
+    if recipe_of(folder) is None:
+        return None
+    return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("target_language")
 
 
 @torch.no_grad()
 def negative_log_likelihood(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset
-) -> tuple[float, int]:
-    """Sum the negative log-likelihood (nats, without label smoothing) of all labels, and count them.
+) -> list[list[float]]:
+    """Return of each row the summed negative log-likelihood of its labels (nats, without label smoothing), and their number.
 
     Args:
         model: encoder-decoder or causal.
@@ -84,11 +88,12 @@ def negative_log_likelihood(
     model.eval()
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     columns = ["input_ids", "attention_mask", "labels"]
-    total, count = 0.0, 0
-    for start in range(0, len(rows), _BATCH):
-        part = rows.select(range(start, min(start + _BATCH, len(rows)))).select_columns(columns)
-        batch = collate(list(part)).to(model.device)
-        labels = batch["labels"] if model.config.is_encoder_decoder else batch["labels"][:, 1:]
-        tokens = int((labels != -100).sum())
-        total, count = total + model(**batch).loss.item() * tokens, count + tokens
-    return total, count
+    found: list[list[float]] = []
+    with progress_bar(len(rows), "scoring", "row") as bar:
+        for start in range(0, len(rows), _BATCH):
+            part = rows.select(range(start, min(start + _BATCH, len(rows)))).select_columns(columns)
+            batch = collate(list(part)).to(model.device)
+            logits = model(**batch, use_cache=False).logits
+            found += likelihood_of_rows(logits, batch["labels"], shifts=not model.config.is_encoder_decoder).tolist()
+            bar.update(len(part))
+    return found

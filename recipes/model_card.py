@@ -17,18 +17,30 @@ from transformers import PreTrainedConfig, PreTrainedModel
 # Where each figure of metrics.json comes from, in the order of the card's table.
 _RESULTS = {
     "test_bleu": "BLEU on the test set: {test_bleu_signature}",
+    "test_bleu_lowercase": "the same, lower-cased: {test_bleu_lowercase_signature}",
+    "test_bleu_moses_lowercase": "the same, lower-cased, in the tokens of Moses: {test_bleu_moses_lowercase_signature}",
     "test_chrf": "chrF2 on the test set: {test_chrf_signature}",
     "test_exact_match": "share of test outputs equal to the reference, %",
     "test_rouge1": "ROUGE-1 on the test set: F-score of words, best reference, no stemming",
     "test_rouge2": "ROUGE-2 on the test set: the same of pairs of words",
     "test_rougeL": "ROUGE-L on the test set: the same of the longest common subsequence",
     "test_symbol_error_rate": "edits per symbol of the nearest test reference, %",
+    "eval_bleu": "BLEU on the validation set, beam {eval_num_beams}: {eval_bleu_signature}",
+    "eval_chrf": "chrF2 on the validation set, beam {eval_num_beams}: {eval_chrf_signature}",
     "eval_perplexity": "validation perplexity per token, without label smoothing",
     "eval_nll": "validation negative log-likelihood per token, nats",
     "eval_bits_per_byte": "validation bits per byte of text",
 }
 _SHARES = {"test_exact_match", "test_symbol_error_rate"}
 _TOKENIZERS = {"character": "characters", "symbol": "characters and symbols"}
+# What training took: key of metrics.json -> unit, words.
+_TAKEN = {
+    "train_flops_per_second": (1e9, "{:,.1f} model GFLOP/s."),
+    "train_mfu": (0.01, "{:.1f} % model FLOPs utilisation."),
+    "train_peak_memory_bytes": (2**20, "{:,.0f} MiB of memory at most."),
+    "train_gpu_energy_joules": (3.6e6, "{:.4g} kWh of the GPUs."),
+    "train_cpu_energy_joules": (3.6e6, "{:.4g} kWh of the processors, whatever else ran on them."),
+}
 # By the Hub's name of what a model does.
 _USAGE = {
     "translation": """from transformers import AutoModelForSeq2SeqLM, pipeline
@@ -122,6 +134,7 @@ def write_model_card(
         {
             "name": key.removeprefix("test_").removeprefix("eval_"),
             "value": _figure(key, metrics[key]),
+            "interval": _interval(key, metrics),
             "how": escape(how),
         }
         for key, how in ((key, how.format_map(metrics)) for key, how in _RESULTS.items() if key in metrics)
@@ -145,6 +158,7 @@ def write_model_card(
         procedure=_procedure(metrics, model.device),
         recipe=_fenced(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()),
         results=results,
+        intervals=escape(metrics["interval_signature"]) if "interval_signature" in metrics else None,
         languages=[{"name": escape(k), "value": f"{v:.2f}"} for k, v in (by_language or {}).items()],
         contract=escape(contract) if contract else None,
         departures=_departures(model),
@@ -171,6 +185,12 @@ def _figure(key: str, value: float) -> str:
     if key in _SHARES:
         return f"{100 * value:.2f}"
     return f"{value:.2f}" if value >= 10 else f"{value:.4f}"
+
+
+def _interval(key: str, metrics: dict[str, Any]) -> str:
+    """Write the bounds of a figure; nothing where there are none."""
+    bounds = [metrics[f"{key}_{side}"] for side in ("low", "high") if f"{key}_{side}" in metrics]
+    return " to ".join(_figure(key, bound) for bound in bounds)
 
 
 def _metadata(does: str, name: str, recipe: dict, metrics: dict, languages: list[str]) -> ModelCardData:
@@ -263,6 +283,11 @@ def _procedure(metrics: dict[str, Any], device: torch.device) -> str:
         f"PyTorch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}."
     ]
     parts.append(f"Device: {_device_name(device)}.")
+    if "train_rows" in metrics:
+        left_out = metrics.get("train_rows_too_long")
+        parts.append(
+            f"{metrics['train_rows']:,} rows to train on{f'; {left_out:,} more were too long' if left_out else ''}."
+        )
     if "train_steps" in metrics:
         time = f" in {metrics['train_seconds']:,.0f} seconds" if "train_seconds" in metrics else ""
         parts.append(
@@ -270,6 +295,9 @@ def _procedure(metrics: dict[str, Any], device: torch.device) -> str:
             f"{metrics['train_tokens_per_second']:,.0f} real tokens per second, "
             f"{100 * metrics['train_padding_share']:.1f} % padding."
         )
+    parts += [words.format(metrics[key] / unit) for key, (unit, words) in _TAKEN.items() if key in metrics]
+    if "averaged" in metrics:
+        parts.append(f"The weights are an average: {escape(metrics['averaged'])}.")
     return " ".join(parts)
 
 

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from .bootstrap import interval
 from .text_metric import TextMetric, as_lists
 
 
@@ -15,16 +16,21 @@ class Rouge(TextMetric):
     """ROUGE-1, ROUGE-2 and ROUGE-L: F-scores of words, of pairs of words and of the longest common subsequence, from 0 to 100.
 
     Words are lower-cased and not stemmed; what stands between them is dropped. A text takes, of each score, that of its best
-    reference, as `rouge_score` does; the score of all texts is the mean. `compute` returns `rouge1`, `rouge2`, `rougeL`.
+    reference, as `rouge_score` does; the score of all texts is the mean. `compute` returns `rouge1`, `rouge2` and `rougeL`, each
+    with the bounds of its 95 % interval, `rouge1_low` and `rouge1_high`.
     """
 
     def _compute(self, predictions, references):
-        totals = dict.fromkeys(_SCORES, 0.0)
-        for prediction, known in zip(predictions, as_lists(references), strict=True):
-            written, right = words(prediction), [words(reference) for reference in known]
-            for name, score in _SCORES.items():
-                totals[name] += max(score(written, reference) for reference in right)
-        return {name: 100 * total / len(predictions) for name, total in totals.items()}
+        texts = [
+            (words(text), [*map(words, known)]) for text, known in zip(predictions, as_lists(references), strict=True)
+        ]
+        figures = {}
+        for name, score in _SCORES.items():
+            best = [[max(score(written, reference) for reference in known)] for written, known in texts]
+            figures[name] = 100 * sum(map(sum, best)) / len(best)
+            bounds = interval(best, lambda total: 100 * total[0] / len(texts))
+            figures[f"{name}_low"], figures[f"{name}_high"] = bounds
+        return figures
 
 
 def words(text: str) -> list[str]:

@@ -92,6 +92,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--target", type=Path, help="file of target lines, parallel to the source")
     evaluate.add_argument("--text", type=Path, help="running text, for a GPT")
     evaluate.add_argument("--num_beams", type=_positive, help="beams of the search (default: the model's)")
+    evaluate.add_argument(
+        "--target_language",
+        help="code, such as \"en\", for BLEU in Moses' tokens (default: what the run's recipe says)",
+    )
 
     from .conversion.command_line import add_parser
 
@@ -179,7 +183,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if arguments.text is not None:
         figures = evaluate_text(arguments.model, arguments.text)
     else:
-        figures = evaluate_pairs(arguments.model, arguments.source, arguments.target, arguments.num_beams)
+        options = (arguments.num_beams, arguments.target_language)
+        figures = evaluate_pairs(arguments.model, arguments.source, arguments.target, *options)
     print(json.dumps(figures, indent=2))
     return 0
 

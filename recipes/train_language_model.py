@@ -10,18 +10,20 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 
 from .anchor import verdict
 from .arguments import Recipe, RunArguments, TextDataArguments, parse_recipe
-from .evaluation import likelihood, longest_row
+from .evaluation import longest_row
+from .likelihood import bytes_of
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .models import load
 from .run_folder import write_metrics
+from .shared_translation import whole_model
 from .text_data import load_documents, read_documents
 from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_tokenizer
 from .training import (
     AS_SAVED,
     begin_output,
     check_output,
-    measure_validation,
+    measure_saved,
     tokenizer_for,
     train_and_measure,
 )
@@ -55,6 +57,8 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
         ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
     """
     (model_args, data, args), given = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
+    if args.predict_with_generate:
+        raise ValueError("predict_with_generate translates the validation text, which a language model does not.")
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     train, validation = read_texts(data)
@@ -66,10 +70,13 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     folder = begin_output(args, recipe, given, model, tokenizer, blocks)
 
     collate = DataCollatorForSeq2Seq(tokenizer)
-    trainer, metrics = train_and_measure(model, args, tokenizer, collate, blocks, validation_blocks)
-    done = LanguageModel(folder, model, tokenizer, metrics, length)
+    text_bytes = bytes_of(validation["text"])
+    trainer, metrics = train_and_measure(
+        model, args, tokenizer, collate, blocks, validation_blocks, text_bytes=text_bytes
+    )
+    done = LanguageModel(folder, whole_model(model), tokenizer, metrics, length)
     if trainer.is_world_process_zero():
-        finish(done, recipe, given, data, validation, validation_blocks)
+        finish(done, recipe, given, data, validation)
     trainer.accelerator.wait_for_everyone()
     return done
 
@@ -83,13 +90,13 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
     words = [*overrides, *AS_SAVED]
     (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
     model, tokenizer = load(str(folder), AUTO_CLASS)
-    model.to(args.device)
     if attention := getattr(model_args, "attn_implementation", None):
         model.set_attn_implementation(attention)
     _, validation = read_texts(data)
     blocks = encode_blocks(validation, tokenizer, row_length(data, model))
-    metrics = measure_validation(model, args, tokenizer, DataCollatorForSeq2Seq(tokenizer), blocks)
-    return metrics | {"eval_bits_per_byte": bits_per_byte(metrics["eval_nll"], validation, blocks)}
+    collate = DataCollatorForSeq2Seq(tokenizer)
+    text_bytes = bytes_of(validation["text"])
+    return measure_saved(model, args, tokenizer, collate, blocks, text_bytes=text_bytes)[1]
 
 
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
@@ -159,11 +166,8 @@ def row_length(data: TextDataArguments, model: PreTrainedModel) -> int:
     return length
 
 
-def finish(
-    done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset, blocks: Dataset
-):
-    """Add bits per byte, show a sample, and write metrics.json and the card."""
-    done.metrics["eval_bits_per_byte"] = bits_per_byte(done.metrics["eval_nll"], validation, blocks)
+def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset):
+    """Show a sample, and write metrics.json and the card."""
     write_metrics(done.folder, done.metrics)
     example = beginning(validation["text"][0], done.tokenizer, done.row_length // 2)
     print(f"\nA sample that begins with {example!r}:\n")
@@ -182,12 +186,6 @@ def finish(
         example=example,
         contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None,
     )
-
-
-def bits_per_byte(nll: float, texts: Dataset, blocks: Dataset) -> float:
-    """Express a likelihood in nats per predicted token of `blocks` as bits per byte of the texts that they came from."""
-    tokens = sum(len(row) - row.count(-100) for row in blocks["labels"])
-    return likelihood(nll * tokens, tokens, sum(len(text.encode()) for text in texts["text"]))["bits_per_byte"]
 
 
 def beginning(text: str, tokenizer: PreTrainedTokenizerBase, most: int) -> str:

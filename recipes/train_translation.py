@@ -17,8 +17,9 @@ from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .models import load
-from .references import texts_and_references
+from .references import group_references, references_of
 from .run_folder import write_metrics
+from .shared_translation import whole_model
 from .symbol_tokenizer import train_symbol_tokenizer
 from .text_data import load_pairs, read_pairs
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
@@ -26,7 +27,7 @@ from .training import (
     AS_SAVED,
     begin_output,
     check_output,
-    measure_validation,
+    measure_saved,
     tokenizer_for,
     train_and_measure,
 )
@@ -82,8 +83,23 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     folder = begin_output(args, recipe, given, model, tokenizer, encoded["train"])
 
     collate = DataCollatorForSeq2Seq(tokenizer, model)
-    trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
-    done = Translation(folder, model, tokenizer, given, data, metrics, encoded.get("test"), [])
+    trainer, metrics = train_and_measure(
+        model,
+        args,
+        tokenizer,
+        collate,
+        encoded["train"],
+        encoded.get("validation"),
+        target_language=data.target_language,
+    )
+    metrics["train_rows_too_long"] = len(splits["train"]) - len(encoded["train"])
+    test = test_set(encoded.get("test"), data)
+    done = Translation(folder, whole_model(model), tokenizer, given, data, metrics, test, [])
+    if trainer.is_world_process_zero():
+        write_metrics(folder, metrics)  # now, lest a failure below lose them
+    if done.test is not None:
+        metrics["test_num_beams"] = args.generation_num_beams or done.model.default_num_beams
+        done.predictions = trainer.translate(done.test, metrics["test_num_beams"])
     if trainer.is_world_process_zero():
         finish(done, recipe)
     trainer.accelerator.wait_for_everyone()
@@ -99,23 +115,34 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
     words = [*overrides, *AS_SAVED]
     (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
     model, tokenizer = load(str(folder), AUTO_CLASS)
-    model.to(args.device)
     if attention := getattr(model_args, "attn_implementation", None):
         model.set_attn_implementation(attention)
-    model.generation_config.num_beams = args.generation_num_beams
     splits = {split: read_split(data, split) for split in ("validation", "test")}
     encoded = {
         split: encode_pairs(pairs, tokenizer, data.max_length, data.bad_lines)
         for split, pairs in splits.items()
         if pairs is not None
     }
-    metrics = {}
-    if "validation" in encoded:
-        collate = DataCollatorForSeq2Seq(tokenizer, model)
-        metrics |= measure_validation(model, args, tokenizer, collate, encoded["validation"])
-    if "test" in encoded:
-        metrics |= score_test(model, tokenizer, encoded["test"], data)[1]
+    collate, language = DataCollatorForSeq2Seq(tokenizer, model), data.target_language
+    trainer, metrics = measure_saved(
+        model, args, tokenizer, collate, encoded.get("validation"), target_language=language
+    )
+    if test := test_set(encoded.get("test"), data):
+        metrics["test_num_beams"] = args.generation_num_beams or model.default_num_beams
+        metrics |= test_figures(trainer.translate(test, metrics["test_num_beams"]), test, data)
     return metrics
+
+
+def test_set(pairs: Dataset | None, data: PairDataArguments) -> Dataset | None:
+    """Put pairs of the same source together, where the arguments want it."""
+    return group_references(pairs) if pairs is not None and data.group_references else pairs
+
+
+def test_figures(predictions: list[str], test: Dataset, data: PairDataArguments) -> dict[str, Any]:
+    """Score what the model wrote, as `test_bleu` and so on."""
+    scores = score_texts(predictions, references_of(test), data.target_language, data.metrics)
+    signature = {"interval_signature": scores.pop("interval_signature")}
+    return {**{f"test_{key}": value for key, value in scores.items()}, **signature}
 
 
 def read_split(data: PairDataArguments, split: str) -> Dataset | None:
@@ -167,24 +194,12 @@ def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> Pr
 
 def finish(done: Translation, recipe: Recipe):
     """Score the test set, draw one example, and write metrics.json and the card."""
-    write_metrics(done.folder, done.metrics)  # now, lest a failure below lose them
     if done.test is not None:
-        done.predictions, scores = score_test(done.model, done.tokenizer, done.test, done.data)
-        done.metrics |= scores
+        done.metrics |= test_figures(done.predictions, done.test, done.data)
         done.example = sorted(done.test["source"], key=len)[len(done.test) // 2]
         draw(done)
     write_metrics(done.folder, done.metrics)
     card(done, recipe, contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None)
-
-
-def score_test(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, test: Dataset, data: PairDataArguments
-) -> tuple[list[str], dict[str, Any]]:
-    """Let the model write the test set, by its own search; return what it wrote, and the figures, as `test_bleu`."""
-    texts, references = texts_and_references(test, data.group_references)
-    predictions = model.translate(texts, tokenizer=tokenizer, progress=True)
-    scores = score_texts(predictions, references, data.metrics)
-    return predictions, {f"test_{key}": value for key, value in scores.items()}
 
 
 def card(done: Translation, recipe: Recipe, **more: Any):

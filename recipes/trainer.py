@@ -2,9 +2,7 @@
 
 import contextlib
 import functools
-import math
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,26 @@ from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from safetensors import SafetensorError
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
-from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
+from transformers import ProgressCallback, Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from transformers.utils import logging
 
-from transformer_theatre.modeling.progress import progress_bar
-
-from .averaging import ExponentialAverage
+from .averaging import ExponentialAverage, set_weights
+from .bootstrap import SIGNATURE
+from .early_stopping import EarlyStopping
 from .interruption import StopAtSignal, rows_of
 from .length_grouping import LengthGroupedSampler
+from .likelihood import bytes_of, likelihood, likelihood_of_rows
+from .metrics import score_texts
 from .noam import noam_schedule
+from .run_counters import RunCounters
+from .shared_translation import translate_together
 from .token_batches import TokenBatchSampler
+from .token_counter import TokenCounter
+from .token_progress import TokenProgress
+from .weights import read_weights
 
 
 logger = logging.get_logger(__name__)
@@ -60,69 +66,6 @@ class SmoothedLoss:
         return total / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
 
 
-class TokenCounter:
-    """Counts the tokens that training has seen: real ones, and those that were only padding."""
-
-    def __init__(self):
-        self._real = torch.zeros((), dtype=torch.long)
-        self.padded = 0
-
-    def add(self, inputs: dict[str, torch.Tensor]):
-        """Count one batch: its source by `attention_mask`, its target by `labels` where that is another sequence."""
-        parts = [inputs["attention_mask"] != 0]
-        if "decoder_input_ids" in inputs:
-            parts.append(inputs["labels"] != -100)
-        for part in parts:
-            # Summed where the batch is: reading a number off an accelerator at every step would make it wait.
-            self._real = self._real.to(part.device) + part.sum()
-            self.padded += part.numel()
-
-    @property
-    def real(self) -> int:
-        """Tokens that were no padding."""
-        return int(self._real)
-
-
-class TokenProgress(TrainerCallback):
-    """A progress bar with loss, tokens per second of this process, and the time left."""
-
-    def __init__(self, counter: TokenCounter):
-        self.counter = counter
-        self.bar = None
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Open the bar, at the step where a resumed run goes on."""
-        self.started, self.counted = time.monotonic(), self.counter.real
-        if state.is_world_process_zero:
-            self.bar = progress_bar(
-                state.max_steps, "training", "step", shown=not args.disable_tqdm, initial=state.global_step
-            )
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Move the bar."""
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Show the newest loss, and the tokens per second since the start."""
-        if self.bar is None or not logs:
-            return
-        speed = (self.counter.real - self.counted) / (time.monotonic() - self.started)
-        if "loss" in logs:
-            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s", refresh=False)
-        elif "eval_loss" in logs:
-            self.bar.write(
-                f"step {state.global_step}: validation loss {logs['eval_loss']:.4f}, "
-                f"perplexity {logs['eval_perplexity']:.2f} per token"
-            )
-
-    def on_train_end(self, args, state, control, **kwargs):
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-
 def lengths_of(dataset: Dataset, columns: list[str]) -> torch.Tensor:
     """Count the tokens of each row in each of the columns, (rows, columns), without reading them."""
     table = dataset.select_columns(columns).with_format("arrow")[:]
@@ -136,14 +79,30 @@ class TheatreTrainer(Seq2SeqTrainer):
     - Label smoothing works for every head (the library's shifts labels only for its own classes), and never touches
       evaluation.
     - `eval_loss` is the negative log-likelihood per real token, in nats, over the whole validation set, whatever the batch
-      size and the number of processes; `eval_perplexity` is its exponential.
-    - Training tokens are counted, and shown while it runs.
+      size and the number of processes; `eval_perplexity` is its exponential, `eval_bits_per_byte` is per byte of text.
+    - `predict_with_generate` translates the validation set by the model's own `translate`, shared by all processes, each
+      text once, and scores it: `eval_bleu`, `eval_chrf`, `eval_exact_match`.
+    - Training tokens, time, operations and energy are counted over all parts of a run, and shown while it runs.
 
     And what the library lacks: batches of a number of tokens (`max_tokens_per_batch`), the paper's schedule (`noam_factor`), and
     a moving average of the weights, which is what is evaluated (`ema_decay`).
     """
 
-    def __init__(self, model, args, **kwargs):
+    def __init__(self, model, args, text_bytes: int | None = None, target_language: str | None = None, **kwargs):
+        """Take what the library's takes, and what the scores of the validation set need.
+
+        Args:
+            model: an encoder-decoder, or a causal model.
+            args: of the run.
+            text_bytes: of the validation text, for a causal model; pairs have theirs in the column `target`.
+            target_language: code, see `score_texts`.
+            **kwargs: the library's.
+
+        Raises:
+            ValueError: a causal model should translate.
+        """
+        if args.predict_with_generate and not model.config.is_encoder_decoder:
+            raise ValueError("predict_with_generate translates the validation text, which a language model does not.")
         epsilon, args.label_smoothing_factor = args.label_smoothing_factor, 0.0
         loss = SmoothedLoss(epsilon, shifts=not model.config.is_encoder_decoder) if epsilon else None
         super().__init__(model=model, args=args, compute_loss_func=loss, **kwargs)
@@ -151,14 +110,21 @@ class TheatreTrainer(Seq2SeqTrainer):
         # The loss is divided by all tokens of an update; older versions of the library let accelerate divide once more.
         self.accelerator.gradient_accumulation_steps = 1
         self.counter = TokenCounter()
-        self._nll, self._tokens, self.evaluation_seconds = 0.0, 0, 0.0
+        self.text_bytes, self.target_language = text_bytes, target_language
+        self._rows: list[list[float]] = []
+        self._measured_on: Any = None
+        self.figures: dict[str, Any] = {}
         self.average = ExponentialAverage(model, args.ema_decay) if args.ema_decay else None
         if self.average is not None:
             self.add_callback(self.average)
         self.signal = StopAtSignal()
         self.add_callback(self.signal)
+        self.counters = RunCounters(model, self.counter)
+        self.add_callback(self.counters)
+        if args.early_stopping_patience:
+            self.add_callback(EarlyStopping(args.early_stopping_patience))
         self.remove_callback(ProgressCallback)
-        self.add_callback(TokenProgress(self.counter))
+        self.add_callback(TokenProgress())
 
     def get_train_dataloader(self) -> DataLoader:
         """Make batches of a number of tokens, or of a number of rows."""
@@ -207,10 +173,22 @@ class TheatreTrainer(Seq2SeqTrainer):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+    def evaluate(self, eval_dataset=None, *args, **kwargs) -> dict[str, float]:
         """Evaluate the averaged weights where there are any."""
+        self._measured_on = self.eval_dataset if eval_dataset is None else eval_dataset
         with self.average.in_place() if self.average is not None else contextlib.nullcontext():
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def predict(self, test_dataset, *args, **kwargs):
+        """Measure a test set as the library does."""
+        self._measured_on = test_dataset
+        return super().predict(test_dataset, *args, **kwargs)
+
+    def log(self, logs, *args, **kwargs):
+        """Log the speed beside the training loss."""
+        if "loss" in logs:
+            logs.update(self.counters.speed(self.state))
+        super().log(logs, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
         """Group by the length of the longer side; the library drops that column before it looks."""
@@ -257,26 +235,27 @@ class TheatreTrainer(Seq2SeqTrainer):
                 "are as they were: make room, and go on by --resume_from_checkpoint true."
             ) from error
 
-    def counted_tokens(self) -> tuple[int, int]:
-        """Tokens that training has seen on all processes: real ones, and with padding."""
-        counts = torch.tensor([self.counter.real, self.counter.padded], device=self.args.device)
-        real, padded = self.accelerator.reduce(counts).tolist()
-        return int(real), int(padded)
+    def _load_best_model(self):
+        """Load the best checkpoint: also where devices share the weights, and its own moving average with it."""
+        best = Path(self.state.best_model_checkpoint or "")
+        if any(isinstance(weight, DTensor) for weight in self.model.parameters()):
+            set_weights(self.model, read_weights(best))
+        else:
+            super()._load_best_model()
+        if self.average is not None:
+            self.average.load(best)
+            self.average.lay_out()
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **kwargs):
         """Add the rows of one batch to the sums that `evaluation_loop` divides."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits_BTV = model(**inputs, use_cache=False).logits
-        labels = inputs["labels"]
-        if not self.model.config.is_encoder_decoder:
-            logits_BTV, labels = logits_BTV[:, :-1], labels[:, 1:]
-        nll_BT = nn.functional.cross_entropy(logits_BTV.float().mT, labels, reduction="none")
-        rows = torch.stack([nll_BT.sum(1), (labels != -100).sum(1)], dim=1)
+        rows = likelihood_of_rows(logits_BTV, inputs["labels"], shifts=not self.model.config.is_encoder_decoder)
         # Processes are given rows twice where there are too few for all; gathering leaves those out again.
-        for nll, tokens in self.accelerator.gather_for_metrics(rows).tolist():
-            self._nll, self._tokens = self._nll + nll, self._tokens + int(tokens)
-        loss = nll_BT.sum() / (labels != -100).sum().clamp(min=1)
+        self._rows += self.accelerator.gather_for_metrics(rows).tolist()
+        nll, tokens = rows.sum(0)
+        loss = nll / tokens.clamp(min=1)
         if prediction_loss_only:
             return loss, None, None
         _, predictions, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **kwargs)
@@ -285,14 +264,49 @@ class TheatreTrainer(Seq2SeqTrainer):
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ) -> EvalLoopOutput:
-        """Measure the loss per token, each row once, on any number of processes."""
-        self._nll, self._tokens = 0.0, 0
-        started = time.monotonic()
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        self.evaluation_seconds += time.monotonic() - started
+        """Measure the loss per token, and what the model writes, each row once, on any number of processes."""
+        self._rows = []
+        with self.counters.evaluating():
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            self.figures = self._figures()
         assert output.metrics is not None
-        nll = self._nll / max(1, self._tokens)
-        output.metrics[f"{metric_key_prefix}_loss"] = nll
-        # Beyond the largest double it is not worth the name.
-        output.metrics[f"{metric_key_prefix}_perplexity"] = math.exp(nll) if nll < 700 else math.inf
+        for name, value in self.figures.items():
+            if name != "tokens" and not isinstance(value, str):
+                output.metrics[f"{metric_key_prefix}_{name.replace('nll', 'loss')}"] = value
         return output
+
+    def _figures(self) -> dict[str, Any]:
+        """Score the validation set that the rows are of.
+
+        Raises:
+            ValueError: it should be translated, and has no text.
+        """
+        args: Any = self.args
+        measured = self._measured_on
+        text_bytes = self.text_bytes if measured is self.eval_dataset else None
+        has_texts = isinstance(measured, Dataset) and {"source", "target"} <= set(measured.column_names)
+        if has_texts:
+            text_bytes = bytes_of(measured["target"])
+        figures = likelihood(self._rows, text_bytes)
+        if args.predict_with_generate:
+            if not has_texts:
+                raise ValueError("predict_with_generate needs a validation set with the columns source and target.")
+            written = self.translate(measured, args.eval_num_beams)
+            figures |= score_texts(written, measured["target"], self.target_language)
+            figures["num_beams"] = args.eval_num_beams
+        return {**figures, "interval_signature": SIGNATURE}
+
+    def translate(self, texts: Dataset, num_beams: int) -> list[str]:
+        """Translate texts, shared by all processes; see `translate_together`."""
+        tokenizer: Any = self.processing_class
+        return translate_together(
+            self.accelerator.unwrap_model(self.model),
+            tokenizer,
+            texts,
+            num_beams,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+            shown=not self.args.disable_tqdm,
+        )

@@ -1,6 +1,5 @@
 """What every training script does: start or resume, train, save, and measure."""
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
-from .averaging import EMA_FILE, average_checkpoints, checkpoints_to_average
+from .averaging import EMA_FILE, average_checkpoints, checkpoints_to_average, set_weights
+from .best_metric import check_best_metric
 from .interruption import FINGERPRINT, StoppedBySignalError, check_fingerprint, fingerprint, lock_folder
 from .run_folder import begin_folder, check_folder, write_json
 from .tokenization import load_tokenizer
@@ -55,6 +55,7 @@ def missing_files(checkpoint: Path, args: RunArguments) -> list[str]:
 
 def check_output(args: RunArguments):
     """Make sure, before anything long, that the run can write its output folder; see `check_folder`."""
+    check_best_metric(args)
     if args.process_index == 0:
         check_folder(args.output_dir or "", overwrite=args.overwrite, resume=resumes(args))
     last_checkpoint(args)
@@ -135,6 +136,9 @@ def train_and_measure(
     collate: Any,
     train: Dataset,
     validation: Dataset | None,
+    *,
+    text_bytes: int | None = None,
+    target_language: str | None = None,
 ) -> tuple[TheatreTrainer, dict[str, Any]]:
     """Train, save the model folder, and measure the validation loss.
 
@@ -144,49 +148,54 @@ def train_and_measure(
         tokenizer: saved beside the model.
         collate: makes a batch of rows.
         train: rows of token ids.
-        validation: as `train`.
+        validation: as `train`; pairs with their text.
+        text_bytes: of the validation text, where it is no pairs.
+        target_language: code, see `score_texts`.
 
     Returns:
-        The trainer, and what it measured: `train_steps`, `train_seconds` (without evaluation; of a run in one piece only),
-        `train_loss`, `train_tokens_per_second` (real tokens, all processes), `train_padding_share`, and, given `validation`,
-        `eval_nll` (nats per token) and `eval_perplexity`.
+        The trainer, and what it measured: `train_steps`, `train_loss`, the figures of `RunCounters`, and, given `validation`,
+        those of the validation set, `eval_nll` (nats per token), `eval_perplexity`, ...
+
+    Raises:
+        ValueError: something is to be chosen by a validation set that is not there.
     """
     if validation is None:
+        for name in ("average_best", "early_stopping_patience", "predict_with_generate"):
+            if getattr(args, name):
+                raise ValueError(f"{name}={getattr(args, name)} needs validation text.")
         args.eval_strategy, args.load_best_model_at_end = "no", False
     trainer = TheatreTrainer(
         model=model,
         args=args,
+        text_bytes=text_bytes,
+        target_language=target_language,
         data_collator=collate,
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
     )
-    started = time.monotonic()
     checkpoint = last_checkpoint(args)
-    if trainer.average is not None and checkpoint is not None:
-        trainer.average.load(Path(checkpoint))
+    if checkpoint is not None:
+        trainer.counters.load(Path(checkpoint))
+        if trainer.average is not None:
+            trainer.average.load(Path(checkpoint))
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.signal.received:
         raise StoppedBySignalError(
             f"stopped by SIGTERM after step {trainer.state.global_step}, and saved; the same command with "
             "--resume_from_checkpoint true goes on."
         )
-    seconds = time.monotonic() - started - trainer.evaluation_seconds
-    real, padded = trainer.counted_tokens()
     metrics = {
         "train_steps": trainer.state.global_step,
         "train_loss": result.training_loss,
-        "train_tokens_per_second": round(real / seconds, 1),
-        "train_padding_share": 1 - real / max(1, padded),
+        "train_rows": len(train),
+        **trainer.counters.figures(),
     }
-    if not resumes(args):  # else it would be the time of the last part only
-        metrics["train_seconds"] = round(seconds, 2)
     metrics |= take_average(trainer)
     # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     if validation is not None:
-        measured = trainer.evaluate()
-        metrics |= {"eval_nll": measured["eval_loss"], "eval_perplexity": measured["eval_perplexity"]}
+        metrics |= measured_validation(trainer)
     # Generation wants the cache that the Trainer turned off in the configuration.
     model.config.use_cache = True
     trainer.save_model()
@@ -194,31 +203,49 @@ def train_and_measure(
     return trainer, metrics
 
 
-def measure_validation(
-    model: PreTrainedModel, args: RunArguments, tokenizer: PreTrainedTokenizerBase, collate: Any, validation: Dataset
-) -> dict[str, Any]:
-    """Measure a trained model as `train_and_measure` does when it has trained: `eval_nll` and `eval_perplexity`."""
+def measure_saved(
+    model: PreTrainedModel,
+    args: RunArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    collate: Any,
+    validation: Dataset | None,
+    *,
+    text_bytes: int | None = None,
+    target_language: str | None = None,
+) -> tuple[TheatreTrainer, dict[str, Any]]:
+    """Measure a model that was trained and saved, as `train_and_measure` does when it has trained.
+
+    The arguments are those of `train_and_measure`, parsed with `AS_SAVED`.
+
+    Returns:
+        The trainer, with which the model can translate, and the figures of the validation set, if there is one.
+    """
+    if validation is None:
+        args.eval_strategy, args.load_best_model_at_end = "no", False
     trainer = TheatreTrainer(
-        model=model, args=args, data_collator=collate, eval_dataset=validation, processing_class=tokenizer
+        model=model,
+        args=args,
+        text_bytes=text_bytes,
+        target_language=target_language,
+        data_collator=collate,
+        eval_dataset=validation,
+        processing_class=tokenizer,
     )
-    measured = trainer.evaluate()
+    metrics = measured_validation(trainer) if validation is not None else {}
     model.config.use_cache = True
-    return {"eval_nll": measured["eval_loss"], "eval_perplexity": measured["eval_perplexity"]}
+    return trainer, metrics
 
 
-# What a model is measured with, whatever it was trained with: full precision, and its weights as they are.
-AS_SAVED = [
-    "--bf16",
-    "false",
-    "--fp16",
-    "false",
-    "--eval_strategy",
-    "no",
-    "--save_strategy",
-    "no",
-    "--load_best_model_at_end",
-]
-AS_SAVED += ["false"]
+# What is saved is measured in full precision, whatever it was trained in.
+AS_SAVED = ["--bf16", "false", "--fp16", "false"]
+
+
+def measured_validation(trainer: TheatreTrainer) -> dict[str, Any]:
+    """Measure the validation set: `eval_nll`, ... and `interval_signature`."""
+    trainer.evaluate()
+    metrics = {f"eval_{name}": value for name, value in trainer.figures.items()}
+    metrics["interval_signature"] = metrics.pop("eval_interval_signature")
+    return metrics
 
 
 def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
@@ -235,10 +262,11 @@ def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
     if not (args.average_last or args.average_best):
         return {}
     trainer.accelerator.wait_for_everyone()  # the checkpoints are written by one process
-    chosen = checkpoints_to_average(Path(args.output_dir), args.average_last, args.average_best)
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    # A tied weight is stored under one of its names.
-    missing, unexpected = model.load_state_dict(average_checkpoints(chosen), strict=False)
-    assert not unexpected
-    assert set(missing) <= set(model.all_tied_weights_keys)
-    return {"averaged": f"checkpoints of steps {', '.join(path.name.removeprefix('checkpoint-') for path in chosen)}"}
+    metric = args.metric_for_best_model or "loss"
+    chosen = checkpoints_to_average(
+        Path(args.output_dir), args.average_last, args.average_best, metric, bool(args.greater_is_better)
+    )
+    set_weights(trainer.accelerator.unwrap_model(trainer.model), average_checkpoints(chosen))
+    steps = ", ".join(path.name.removeprefix("checkpoint-") for path in chosen)
+    best = f" (the best by {metric.removeprefix('eval_')})" if args.average_best else ""
+    return {"averaged": f"checkpoints of steps {steps}{best}"}

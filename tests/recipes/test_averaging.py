@@ -24,7 +24,7 @@ def run(tmp_path):
         save_file(
             {"a": torch.full((2, 3), float(step)), "b": torch.tensor([0.5 * step])}, folder / "model.safetensors"
         )
-        history = [{"step": s, "eval_loss": losses[s]} for s in losses if s <= step]
+        history = [{"step": s, "eval_loss": losses[s], "eval_bleu": (7 * s) % 40} for s in losses if s <= step]
         (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}), encoding="utf-8")
     return tmp_path
 
@@ -32,6 +32,15 @@ def run(tmp_path):
 def test_the_last_and_the_best_are_chosen(run):
     assert [path.name for path in checkpoints_to_average(run, last=2)] == ["checkpoint-40", "checkpoint-50"]
     assert [path.name for path in checkpoints_to_average(run, best=2)] == ["checkpoint-30", "checkpoint-40"]
+
+
+def test_the_best_are_those_of_the_metric_that_is_named(run):
+    # 7 * step modulo 40: 30, 20, 10, 0, 30.
+    for metric in ("bleu", "eval_bleu"):
+        chosen = checkpoints_to_average(run, best=2, metric=metric, greater_is_better=True)
+        assert [path.name for path in chosen] == ["checkpoint-10", "checkpoint-50"]
+    chosen = checkpoints_to_average(run, best=2, metric="bleu", greater_is_better=False)
+    assert [path.name for path in chosen] == ["checkpoint-30", "checkpoint-40"]
 
 
 def test_the_average_is_the_mean(run):
@@ -57,7 +66,7 @@ def test_too_few_checkpoints_are_refused(run):
 
 def test_a_checkpoint_without_measurement_is_named(run):
     (run / "checkpoint-20" / "trainer_state.json").write_text('{"log_history": [{"step": 20, "loss": 1}]}', "utf-8")
-    with pytest.raises(ValueError, match="checkpoint-20 was saved without a validation loss"):
+    with pytest.raises(ValueError, match="checkpoint-20 was saved without a measurement of eval_loss"):
         checkpoints_to_average(run, best=2)
 
 

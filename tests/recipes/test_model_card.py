@@ -14,6 +14,9 @@ METRICS = {
     "train_seconds": 60.0,
     "train_tokens_per_second": 4321.0,
     "train_padding_share": 0.125,
+    "test_bleu_low": 37.25,
+    "test_bleu_high": 39.75,
+    "interval_signature": "bootstrap|bs:1000",
 }
 
 
@@ -42,6 +45,31 @@ def test_figures_stand_with_their_signature(model, tmp_path):
     assert escape(METRICS["test_bleu_signature"]) in text
     assert "12.5 % padding" in text
     assert f"{model.num_parameters():,}" in text
+
+
+def test_figures_stand_with_their_interval_where_there_is_one(model, tmp_path):
+    text = _write(tmp_path, model)
+    assert "| bleu | 38.56 | 37.25 to 39.75 |" in text
+    assert "| perplexity | 5.2500 |  |" in text
+    assert escape("bootstrap|bs:1000") in text
+
+
+def test_what_training_took_is_said_in_units_that_people_know(model, tmp_path):
+    taken = {
+        "train_mfu": 0.4321,
+        "train_peak_memory_bytes": 3 * 2**30,
+        "train_gpu_energy_joules": 1.8e6,
+        "train_flops_per_second": 2.5e12,
+        "train_rows": 29000,
+        "train_rows_too_long": 17,
+        "averaged": "checkpoints of steps 1, 2 (the best by bleu)",
+    }
+    text = _write(tmp_path, model, metrics={**METRICS, **taken})
+    for words in ("43.2 % model FLOPs utilisation", "3,072 MiB", "0.5 kWh of the GPUs", "2,500.0 model GFLOP/s"):
+        assert words in text
+    assert "29,000 rows to train on; 17 more were too long." in text
+    assert "The weights are an average: checkpoints of steps 1, 2 (the best by bleu)." in text
+    assert "processors" not in text  # their energy was not measured
 
 
 def test_what_was_not_measured_is_absent(model, tmp_path):

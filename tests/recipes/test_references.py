@@ -4,7 +4,7 @@ from datasets import Dataset
 
 from transformer_theatre.recipes.arguments import TEXT_METRICS
 from transformer_theatre.recipes.metrics import score_texts
-from transformer_theatre.recipes.references import texts_and_references
+from transformer_theatre.recipes.references import group_references, references_of
 
 
 PREDICTIONS = ["A dog runs through the snow.", "two men sit on a bench", "The cat sleeps."]
@@ -13,9 +13,12 @@ SECOND = ["A dog runs in snow.", "two men sit on one bench", "The cat sleeps."]
 
 
 def test_rows_of_the_same_source_become_one_text_with_several_references():
-    rows = Dataset.from_dict({"source": ["b", "a", "b", "b"], "target": ["1", "2", "3", "1"]})
-    assert texts_and_references(rows, group=True) == (["b", "a"], [["1", "3"], ["2"]])
-    assert texts_and_references(rows, group=False) == (["b", "a", "b", "b"], ["1", "2", "3", "1"])
+    pairs = Dataset.from_dict({"source": ["b", "a", "b", "b"], "target": ["1", "2", "3", "1"], "origin": [*"wxyz"]})
+    grouped = group_references(pairs)
+    assert grouped["source"][:] == ["b", "a"]
+    assert grouped["origin"][:] == ["w", "x"]
+    assert references_of(grouped) == [["1", "3"], ["2"]]
+    assert references_of(pairs) == ["1", "2", "3", "1"]
 
 
 def test_one_reference_in_a_list_is_one_reference():
@@ -34,8 +37,8 @@ def test_several_references_are_scored_as_sacrebleu_does():
 
 def test_texts_may_have_different_numbers_of_references():
     """A reference that stands twice changes nothing, so texts with fewer references equal texts with one repeated."""
-    uneven = score_texts(PREDICTIONS, [[FIRST[0], SECOND[0]], [FIRST[1]], [SECOND[2]]], TEXT_METRICS)
-    repeated = score_texts(PREDICTIONS, [[FIRST[0], SECOND[0]], [FIRST[1]] * 2, [SECOND[2]] * 2], TEXT_METRICS)
+    uneven = score_texts(PREDICTIONS, [[FIRST[0], SECOND[0]], [FIRST[1]], [SECOND[2]]], "en", TEXT_METRICS)
+    repeated = score_texts(PREDICTIONS, [[FIRST[0], SECOND[0]], [FIRST[1]] * 2, [SECOND[2]] * 2], "en", TEXT_METRICS)
     signed = [key for key in uneven if key.endswith("signature")]
     assert all(
         "nrefs:var" in uneven.pop(key) and "nrefs:2" in repeated.pop(key) for key in signed if "interval" not in key
@@ -46,13 +49,13 @@ def test_texts_may_have_different_numbers_of_references():
 
 
 def test_what_is_one_of_its_references_is_right_by_every_metric():
-    scores = score_texts(PREDICTIONS, [[*pair] for pair in zip(FIRST, PREDICTIONS, strict=True)], TEXT_METRICS)
+    scores = score_texts(PREDICTIONS, [[*pair] for pair in zip(FIRST, PREDICTIONS, strict=True)], "en", TEXT_METRICS)
     right = {"bleu": 100, "chrf": 100, "exact_match": 1, "rouge1": 100, "rougeL": 100, "symbol_error_rate": 0}
     assert {key: scores[key] for key in right} == pytest.approx(right)
 
 
 def test_every_metric_can_be_chosen_alone():
     for name in TEXT_METRICS:
-        found = {key for key in score_texts(PREDICTIONS, FIRST, [name]) if "signature" not in key}
+        found = {key for key in score_texts(PREDICTIONS, FIRST, "en", [name]) if "signature" not in key}
         assert found
         assert all(key.startswith(name) for key in found), name

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shutil
 import socket
@@ -94,6 +95,9 @@ def test_a_run_leaves_a_whole_model_folder(trained):
     assert metrics["train_steps"] == 3
     metrics = json.loads((trained / "gpt" / "metrics.json").read_text(encoding="utf-8"))
     assert {"eval_nll", "eval_perplexity", "eval_bits_per_byte"} <= metrics.keys()
+    text_bytes = 43 * 60 // 10  # the last tenth of 60 lines
+    bits = metrics["eval_nll"] * metrics["eval_tokens"] / math.log(2)
+    assert metrics["eval_bits_per_byte"] == pytest.approx(bits / text_bytes, rel=0.01)
 
 
 def test_lines_in_are_lines_out(trained, stdin, capsys):
@@ -137,11 +141,19 @@ def test_evaluate_finds_what_training_measured(trained, capsys):
     files = ["--source", str(trained / "test.de"), "--target", str(trained / "test.en")]
     assert main(["evaluate", str(trained / "mt"), *files]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["bleu"] == pytest.approx(metrics["test_bleu"])
     assert figures["bleu_signature"] == metrics["test_bleu_signature"]
+    for name in ("bleu", "bleu_lowercase", "chrf", "exact_match"):
+        for side in ("", "_low", "_high"):
+            assert figures[f"{name}{side}"] == pytest.approx(metrics[f"test_{name}{side}"])
+    assert figures["interval_signature"] == metrics["interval_signature"]
+    assert not any("moses" in key for key in {**figures, **metrics})  # the recipe was given another text
+    assert main(["evaluate", str(trained / "mt"), *files, "--target_language", "en"]) == 0
+    assert "bleu_moses_lowercase" in json.loads(capsys.readouterr().out)
     files = ["--source", str(trained / "val.de"), "--target", str(trained / "val.en")]
     assert main(["evaluate", str(trained / "mt"), *files]) == 0
-    assert json.loads(capsys.readouterr().out)["nll"] == pytest.approx(metrics["eval_nll"], rel=1e-6)
+    figures = json.loads(capsys.readouterr().out)
+    for name in ("nll", "nll_low", "nll_high", "perplexity", "perplexity_low", "bits_per_byte", "tokens"):
+        assert figures[name] == pytest.approx(metrics[f"eval_{name}"], rel=1e-6)
 
 
 def _copy_without(folder, target, name):

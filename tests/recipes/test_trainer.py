@@ -14,13 +14,18 @@ from transformers import DataCollatorForSeq2Seq, set_seed
 from transformer_theatre import (
     GPTConfig,
     GPTForCausalLM,
+    LSTMConfig,
+    LSTMForConditionalGeneration,
     TransformerConfig,
     TransformerForConditionalGeneration,
 )
 from transformer_theatre.recipes.arguments import RunArguments
+from transformer_theatre.recipes.metrics import score_texts
 from transformer_theatre.recipes.noam import noam_rate
+from transformer_theatre.recipes.run_counters import COUNTERS_FILE
 from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
 from transformer_theatre.recipes.trainer import SmoothedLoss, TheatreTrainer
+from transformer_theatre.recipes.training import take_average
 
 
 SIZES = {"d_model": 16, "dropout": 0.0, "attention_dropout": 0.0}
@@ -31,6 +36,10 @@ def _model(kind):
     if kind == "gpt":
         return GPTForCausalLM(
             GPTConfig(vocab_size=300, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32, **SIZES)
+        )
+    if kind == "lstm":
+        return LSTMForConditionalGeneration(
+            LSTMConfig.from_preset("lstm-luong", vocab_size=300, hidden_size=16, num_hidden_layers=1, dropout=0.0)
         )
     fields = {
         f"{side}_{name}": value
@@ -51,6 +60,7 @@ def _rows(kind, count=8):
                 "input_ids": ids,
                 "attention_mask": [1] * len(ids),
                 "labels": ids if kind == "gpt" else ids[::-1][: 2 + index],
+                **({} if kind == "gpt" else {"source": "text " * (1 + index), "target": "\u00e4 text" * (2 + index)}),
             }
         )
     return Dataset.from_list(rows)
@@ -73,7 +83,8 @@ def _trainer(kind, tmp_path, **options):
     return TheatreTrainer(
         model=model,
         args=args,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model if kind == "seq2seq" else None),
+        text_bytes=4321 if kind == "gpt" else None,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, None if kind == "gpt" else model),
         train_dataset=_rows(kind),
         eval_dataset=_rows(kind, 7),
         processing_class=tokenizer,
@@ -106,6 +117,7 @@ from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
 import test_trainer
+from transformer_theatre.recipes.training import take_average
 
 folder, kind, options, sharded = Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4]), sys.argv[5] == "True"
 if sharded:
@@ -115,39 +127,45 @@ if sharded:
     distribution = DistributedConfig(fsdp_size=2)
     test_trainer._model = lambda kind: model_class.from_pretrained(folder / "start", distributed_config=distribution)
 trainer = test_trainer._train(kind, folder, optim="sgd", label_smoothing_factor=0.1, **options)
+if {"average_last", "average_best"} & options.keys():
+    take_average(trainer)
 evaluated = trainer.evaluate()
+if kind == "seq2seq":
+    evaluated["written"] = trainer.translate(trainer.eval_dataset, 2)
 trainer.save_model(str(folder / "end"))
 if trainer.is_world_process_zero():
     logged = [test_trainer._log(trainer, name) for name in ("loss", "grad_norm")]
-    print("RESULT", json.dumps([*logged, evaluated["eval_loss"]]))
+    print("RESULT", json.dumps([*logged, evaluated]))
 """
 
 
 @pytest.fixture
-def train_on_two(tmp_path, repository):
-    """Train in two processes that talk by gloo; return what is logged and measured."""
+def launch(tmp_path, repository):
+    """Run a script in processes that talk by gloo; return what the first prints behind "RESULT"."""
 
-    def start(kind, sharded=False, **options):
-        script = tmp_path / "two.py"
-        script.write_text(TWO_PROCESSES, encoding="utf-8")
+    def start(code, processes, *words):
+        script = tmp_path / "script.py"
+        script.write_text(code, encoding="utf-8")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        launch = [
-            "torch.distributed.run",
-            "--nproc_per_node",
-            "2",
-            "--master_addr",
-            "127.0.0.1",
-            "--master_port",
-            str(port),
-        ]
-        words = [str(repository / "tests" / "recipes"), str(tmp_path), kind, json.dumps(options), str(sharded)]
-        command = [sys.executable, "-m", *launch, str(script), *words]
+        where = ["--master_addr", "127.0.0.1", "--master_port", str(port)]
+        torchrun = ["torch.distributed.run", "--nproc_per_node", str(processes), *where, str(script)]
+        command = [sys.executable, "-m", *torchrun, str(repository / "tests" / "recipes"), *words]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         line = [line for line in result.stdout.splitlines() if line.startswith("RESULT")]
         assert line, result.stderr[-3000:]
         return json.loads(line[0].removeprefix("RESULT"))
+
+    return start
+
+
+@pytest.fixture
+def train_on_two(tmp_path, launch):
+    """Train in two processes; return what is logged and measured."""
+
+    def start(kind, sharded=False, **options):
+        return launch(TWO_PROCESSES, 2, str(tmp_path), kind, json.dumps(options), str(sharded))
 
     return start
 
@@ -175,7 +193,7 @@ def test_two_processes_train_and_evaluate_like_one(kind, batches, tmp_path, trai
     assert losses == pytest.approx(_log(one, "loss"), rel=1e-5)
     assert norms == pytest.approx(_log(one, "grad_norm"), rel=1e-5)
     # Seven rows on two processes: one of them is given a row that the other has too.
-    assert evaluated == pytest.approx(one.evaluate()["eval_loss"], rel=1e-5)
+    assert evaluated["eval_loss"] == pytest.approx(one.evaluate()["eval_loss"], rel=1e-5)
 
 
 @pytest.mark.skipif(
@@ -194,7 +212,7 @@ def test_processes_that_share_the_weights_train_and_average_like_one(kind, tmp_p
     )
     assert losses == pytest.approx(_log(one, "loss"), rel=1e-5)
     assert norms == pytest.approx(_log(one, "grad_norm"), rel=1e-5)
-    assert evaluated == pytest.approx(one.evaluate()["eval_loss"], rel=1e-5)
+    assert evaluated["eval_loss"] == pytest.approx(one.evaluate()["eval_loss"], rel=1e-5)
     expected = load_file(tmp_path / "one" / "checkpoint-2" / "ema.safetensors"), one.model.state_dict()
     for found, right in zip(saved, expected, strict=True):
         assert found
@@ -220,6 +238,9 @@ def test_evaluation_is_the_mean_over_tokens_whatever_the_batch(kind, batch, tmp_
             count += labels.numel()
     assert measured["eval_loss"] == pytest.approx(total / count, rel=1e-5)
     assert measured["eval_perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)
+    assert measured["eval_loss_low"] < measured["eval_loss"] < measured["eval_loss_high"]
+    written = 4321 if kind == "gpt" else sum(len(text.encode()) for text in _rows(kind, 7)["target"])
+    assert measured["eval_bits_per_byte"] == pytest.approx(total / math.log(2) / written, rel=1e-5)
 
 
 @pytest.mark.parametrize("shifts", [False, True], ids=["aligned", "shifted"])
@@ -241,6 +262,14 @@ def test_tokens_are_counted_without_their_padding(tmp_path):
     real = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows)
     padded = 8 * (max(map(len, rows["input_ids"])) + max(map(len, rows["labels"])))
     assert (trainer.counter.real, trainer.counter.padded) == (real, padded)
+    figures = trainer.counters.figures()
+    assert figures["train_tokens"] == real
+    assert figures["train_padding_share"] == pytest.approx(1 - real / padded)
+    assert figures["train_tokens_per_second"] == pytest.approx(real / figures["train_seconds"], rel=0.1)
+    [logged] = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert logged["padding_share"] == pytest.approx(1 - real / padded, abs=1e-4)
+    assert {"tokens_per_second", "seconds_left"} <= logged.keys()
+    assert "train_mfu" not in figures  # of a CPU no peak is known
 
 
 @pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
@@ -260,6 +289,171 @@ def test_batches_of_a_number_of_tokens_hold_no_more(kind, tmp_path, monkeypatch)
     assert trainer.counter.real == 2 * sum(
         len(row["input_ids"]) + (len(row["labels"]) if kind == "seq2seq" else 0) for row in _rows(kind)
     )
+
+
+def test_evaluation_translates_with_the_averaged_weights(tmp_path):
+    trainer = _train("seq2seq", tmp_path, predict_with_generate=True, eval_num_beams=2, ema_decay=0.5, max_steps=8)
+    measured = trainer.evaluate()
+    with trainer.average.in_place():
+        rows, tokenizer = _rows("seq2seq", 7), trainer.processing_class
+        expected = score_texts(
+            trainer.model.translate(rows["source"], tokenizer=tokenizer, num_beams=2), rows["target"]
+        )
+    for name in ("bleu", "bleu_low", "bleu_high", "chrf", "chrf_low", "chrf_high", "exact_match"):
+        assert measured[f"eval_{name}"] == expected[name]
+    assert trainer.figures["bleu_signature"] == expected["bleu_signature"]
+    assert measured["eval_num_beams"] == 2
+
+
+def test_a_language_model_does_not_translate(tmp_path):
+    with pytest.raises(ValueError, match="predict_with_generate translates"):
+        _trainer("gpt", tmp_path, predict_with_generate=True)
+
+
+EVERY_STEP = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+
+
+@pytest.fixture
+def scores_of_a_text(monkeypatch):
+    """Let what is written be worth 1, 9, 7, 8, 2 in turn."""
+    turns = iter([1.0, 9.0, 7.0, 8.0, 2.0, 2.0, 2.0])
+    monkeypatch.setattr(
+        "transformer_theatre.recipes.trainer.score_texts", lambda *rest: {"bleu": next(turns), "bleu_signature": "x"}
+    )
+
+
+BY_BLEU = {"predict_with_generate": True, "metric_for_best_model": "bleu", "save_total_limit": None, "max_steps": 5}
+
+
+def test_the_best_checkpoint_by_bleu_is_loaded_with_its_moving_average(tmp_path, scores_of_a_text):
+    best = {"load_best_model_at_end": True, "ema_decay": 0.5}
+    trainer = _train("seq2seq", tmp_path, **EVERY_STEP, **BY_BLEU, **best)
+    folder = tmp_path / "checkpoint-2"
+    assert trainer.state.best_model_checkpoint == str(folder)
+    averaged = load_file(folder / "ema.safetensors")
+    assert "averaged" in take_average(trainer)
+    for name, weight in trainer.model.named_parameters():
+        torch.testing.assert_close(weight.detach(), averaged[name], rtol=0, atol=0)
+
+
+def test_the_best_by_bleu_are_averaged_also_where_training_ends_early(tmp_path, scores_of_a_text):
+    chosen = {"average_best": 2, "early_stopping_patience": 2}
+    trainer = _train("seq2seq", tmp_path, **EVERY_STEP, **BY_BLEU, **chosen)
+    assert trainer.state.global_step == 4  # 9 is the second; the third and the fourth are no better
+    assert take_average(trainer) == {"averaged": "checkpoints of steps 2, 4 (the best by bleu)"}
+    saved = [load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors") for step in (2, 4)]
+    for name, weight in saved[0].items():
+        torch.testing.assert_close(
+            dict(trainer.model.named_parameters())[name].detach(), (weight + saved[1][name]) / 2
+        )
+
+
+def test_a_run_in_two_parts_counts_like_one(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 6, "per_device_train_batch_size": 3}
+    whole = _train("seq2seq", tmp_path, **options)
+    figures = whole.counters.figures()
+    resumed = _trainer("seq2seq", tmp_path, **options)
+    checkpoint = tmp_path / "checkpoint-4"
+    saved = json.loads((checkpoint / COUNTERS_FILE).read_text(encoding="utf-8"))
+    (checkpoint / COUNTERS_FILE).write_text(json.dumps({**saved, "seconds": 1000.0, "cpu_joules": 50.0}), "utf-8")
+    resumed.counters.load(checkpoint)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    again = resumed.counters.figures()
+    for name in ("train_tokens", "train_padding_share"):
+        assert again[name] == figures[name]
+    assert 1000 < again["train_seconds"] < 1100
+    assert again["train_tokens_per_second"] == pytest.approx(figures["train_tokens"] / again["train_seconds"], abs=0.1)
+    assert again["train_flops_per_second"] * again["train_seconds"] == pytest.approx(
+        figures["train_flops_per_second"] * figures["train_seconds"], rel=0.2
+    )
+
+
+def test_where_a_part_was_not_counted_nothing_is_said_of_the_whole(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    _train("seq2seq", tmp_path, **options)
+    (tmp_path / "checkpoint-2" / COUNTERS_FILE).unlink()
+    resumed = _trainer("seq2seq", tmp_path, **options)
+    resumed.counters.load(tmp_path / "checkpoint-2")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    figures = resumed.counters.figures()
+    assert figures["train_tokens_per_second"] > 0
+    assert not {"train_tokens", "train_seconds", "train_cpu_energy_joules"} & figures.keys()
+
+
+EVALUATE_ON_THREE = """
+import json, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+import test_trainer
+
+found = {}
+for kind in ("seq2seq", "lstm", "gpt"):
+    for count in (7, 2, 1):
+        trainer = test_trainer._evaluated(kind, Path(sys.argv[2]), count)
+        found[f"{kind} {count}"] = trainer.figures
+if trainer.is_world_process_zero():
+    print("RESULT", json.dumps(found))
+"""
+
+
+def _evaluated(kind, folder, count):
+    """Measure a model that has not learned, on so many rows."""
+    generates = {} if kind == "gpt" else {"predict_with_generate": True, "eval_num_beams": 2}
+    trainer = _trainer(kind, folder, per_device_eval_batch_size=2, ema_decay=None, **generates)
+    trainer.eval_dataset = _rows(kind, count)
+    trainer.evaluate()
+    if generates:
+        trainer.figures["written"] = trainer.translate(trainer.eval_dataset, 2)
+    return trainer
+
+
+@pytest.mark.slow
+def test_three_processes_measure_what_one_does_to_the_last_digit(tmp_path, launch):
+    """Seven rows, which three processes cannot share evenly, and fewer rows than processes."""
+    found = launch(EVALUATE_ON_THREE, 3, str(tmp_path))
+    assert len(found) == 9
+    for name, figures in found.items():
+        kind, count = name.split()
+        expected = _evaluated(kind, tmp_path, int(count)).figures
+        assert figures.keys() == expected.keys()
+        assert ("bleu" in figures) == (kind != "gpt")
+        assert kind == "gpt" or len(set(figures["written"]) - {""}) == int(count)
+        for key, value in expected.items():
+            # What is padded otherwise is summed in another order, within a row; what is written is the same.
+            likely = key.startswith(("nll", "perplexity", "bits"))
+            assert figures[key] == (pytest.approx(value, rel=1e-6) if likely else value), (name, key)
+
+
+@pytest.mark.skipif(
+    find_spec("transformers.distributed.fsdp") is None, reason="this transformers cannot shard by itself"
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", ["average_last", "average_best"])
+def test_processes_that_share_the_weights_translate_and_average_checkpoints_like_one(chosen, tmp_path, train_on_two):
+    options = {
+        **EVERY_STEP,
+        "save_only_model": True,
+        "predict_with_generate": True,
+        "save_total_limit": None,
+        chosen: 2,
+    }
+    _model("seq2seq").save_pretrained(tmp_path / "start")
+    _, _, evaluated = train_on_two("seq2seq", sharded=True, per_device_train_batch_size=4, **options)
+    one = _train(
+        "seq2seq", tmp_path / "one", optim="sgd", label_smoothing_factor=0.1, per_device_train_batch_size=8, **options
+    )
+    take_average(one)
+    expected = one.evaluate()
+    written = one.translate(one.eval_dataset, 2)
+    assert evaluated["written"] == written
+    assert len(set(written) - {""}) > 1
+    for name in ("eval_bleu", "eval_chrf", "eval_bleu_low"):
+        assert evaluated[name] == expected[name]
+    assert evaluated["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-5)
+    saved = load_file(tmp_path / "end" / "model.safetensors")
+    for name, weight in saved.items():
+        torch.testing.assert_close(weight, one.model.state_dict()[name], atol=1e-6, rtol=1e-5)
 
 
 def test_the_papers_schedule_is_what_is_used(tmp_path):

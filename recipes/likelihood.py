@@ -1,0 +1,56 @@
+"""How likely a model finds a text: negative log-likelihood per token, perplexity, bits per byte."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .bootstrap import interval
+
+
+def likelihood_of_rows(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, shifts: bool) -> torch.Tensor:
+    """Sum the negative log-likelihood of each row's labels (nats, without label smoothing), and count them; (batch, 2).
+
+    Args:
+        logits_BTV: of the model.
+        labels_BT: token ids, -100 ignored.
+        shifts: True where the model predicts the token after each position, False where labels are aligned with the logits.
+    """
+    if shifts:
+        logits_BTV, labels_BT = logits_BTV[:, :-1], labels_BT[:, 1:]
+    nll_BT = nn.functional.cross_entropy(logits_BTV.float().mT, labels_BT, reduction="none")
+    # Apple's devices have no float64.
+    kind = torch.float32 if nll_BT.device.type == "mps" else torch.float64
+    return torch.stack([nll_BT.sum(1, dtype=kind), (labels_BT != -100).sum(1, dtype=kind)], dim=1)
+
+
+def likelihood(rows: Sequence[Sequence[float]], text_bytes: int | None = None) -> dict[str, Any]:
+    """Express summed negative log-likelihoods per token and per byte of text.
+
+    Args:
+        rows: of each sentence or row of text, its sum in nats and its tokens; the order changes nothing, to the last digit.
+        text_bytes: of the whole text, as UTF-8.
+
+    Returns:
+        `nll` (nats per token) and `perplexity`, its exponential, with the bounds of their 95 % intervals, found by
+        resampling the rows (`nll_low`, `nll_high`, ...); `tokens`; and `bits_per_byte` where the bytes are known.
+    """
+    total = math.fsum(row[0] for row in rows)
+    tokens = math.fsum(row[1] for row in rows)
+    # Sorted, as they may come in any order: by length, or from several processes.
+    bounds = interval(sorted(map(tuple, rows)), lambda sums: sums[0] / max(1.0, sums[1]))
+    figures: dict[str, Any] = {}
+    for suffix, nll in zip(("", "_low", "_high"), (total / max(1.0, tokens), *bounds), strict=True):
+        figures[f"nll{suffix}"] = nll
+        # Beyond the largest double it is not worth the name.
+        figures[f"perplexity{suffix}"] = math.exp(nll) if nll < 700 else math.inf
+    if text_bytes is not None:
+        figures["bits_per_byte"] = total / math.log(2) / text_bytes
+    return {**figures, "tokens": int(tokens)}
+
+
+def bytes_of(texts: Sequence[str]) -> int:
+    """Count the bytes of texts, as UTF-8."""
+    return sum(len(text.encode()) for text in texts)
