@@ -18,6 +18,7 @@ from .anchor import check_anchor
 
 
 RECIPES = Path(__file__).parent
+TEXT_METRICS = ("bleu", "chrf", "exact_match", "rouge", "symbol_error_rate")
 logger = logging.get_logger(__name__)
 
 
@@ -47,13 +48,31 @@ class PairDataArguments:
     source_field: str = field(
         default="source", metadata={"help": 'field of .jsonl or dataset rows; dots go deeper: "translation.de"'}
     )
-    target_field: str = field(default="target", metadata={"help": "as source_field"})
+    target_field: str = field(
+        default="target", metadata={"help": "as source_field; a list of texts in it makes as many pairs"}
+    )
+    group_references: bool = field(
+        default=False, metadata={"help": "test pairs of the same source are one text with several references"}
+    )
+    metrics: list[str] = field(
+        default_factory=lambda: list(TEXT_METRICS[:3]),
+        metadata={
+            "help": f"what test outputs are scored by: {', '.join(TEXT_METRICS)} (edits per phoneme, word or other symbol "
+            "between white space); bleu, chrf and exact_match by default"
+        },
+    )
     source_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
     target_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
     data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
     tokenizer: str = field(
         default="bpe",
-        metadata={"help": '"bpe" or "character": trained from the training text; or a folder that holds a tokenizer'},
+        metadata={
+            "help": '"bpe", "character" or "symbol" (the source spelled, the target in symbols with white space between, such '
+            "as phonemes): trained from the training text; or a folder that holds a tokenizer"
+        },
+    )
+    lowercase: bool = field(
+        default=False, metadata={"help": 'drop the case of all text, of what is written too; with tokenizer "bpe"'}
     )
     max_length: int = field(default=256, metadata={"help": "tokens; a longer side of a pair is a bad line"})
     bad_lines: str = field(
@@ -66,12 +85,19 @@ class PairDataArguments:
         """Check ranges.
 
         Raises:
-            ValueError: an option is out of its range.
+            ValueError: an option is out of its range, or does not go with another.
         """
         for name, least in (("max_length", 2), ("max_train_samples", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value} must be {least} or more.")
+        if unknown := [name for name in self.metrics if name not in TEXT_METRICS]:
+            near = nearest(unknown[0], TEXT_METRICS)
+            raise ValueError(f"metrics: {unknown[0]!r} must be one of: {', '.join(TEXT_METRICS)}{near}.")
+        if self.lowercase and self.tokenizer != "bpe":
+            raise ValueError(
+                f'lowercase goes with a tokenizer that is trained, "bpe", and not with {self.tokenizer!r}.'
+            )
 
 
 @dataclass
@@ -488,6 +514,7 @@ def help_text(recipe: Recipe, types: Sequence[Any], everything: bool) -> str:
             if hidden or not part.init:
                 continue
             default = recipe.values.get(part.name, part.default if part.default is not MISSING else None)
+            default = " ".join(map(str, default)) if isinstance(default, list) else default
             note = " ".join(str(part.metadata.get("help", "")).split())
             lines += [f"  --{part.name} {default if default is not None else ''}".rstrip(), f"      {note}"]
         lines += [""]

@@ -43,7 +43,8 @@ def read_pairs(
         target: file of target lines, one for each source line; None if `source` holds both.
         source_field: JSON lines: name of the field, dotted if nested ("translation.de"); TSV: number of the column,
             from 1. The default is column 1 of a TSV.
-        target_field: the same for the target. The default is column 2 of a TSV.
+        target_field: the same for the target. The default is column 2 of a TSV. A field of JSON lines may hold a list of
+            texts: several references, or translations, of the source, each of which makes a pair.
         bad_lines: "error" stops at the first pair that cannot be used (an empty side, a missing column or field,
             malformed JSON); "skip" leaves such pairs out and warns once. A broken file is always an error.
 
@@ -184,14 +185,20 @@ def _collect(
     kept, origins = [], []
     for number, row in enumerate(rows, start=1):
         try:
-            kept.append(parse(row))
-            origins.append(f"{label}:{number}")
+            found = _each(parse(row))
+            kept += found
+            origins += [f"{label}:{number}"] * len(found)
         except _BadLineError as problem:
             bad.report(f"{place}:{number}", str(problem))
     bad.close(len(kept))
     if not kept:
         raise ValueError(f"{place} is empty: it holds no {bad.unit}.")
     return Dataset.from_dict({**dict(zip(columns, zip(*kept, strict=True), strict=True)), "origin": origins})
+
+
+def _each(cells: tuple[Any, ...]) -> list[tuple[str, ...]]:
+    """Make as many rows of one as its last cell has texts."""
+    return [(*cells[:-1], text) for text in cells[-1]] if isinstance(cells[-1], list) else [cells]
 
 
 def _read_parallel(source: Path, target: Path, bad: BadLines) -> Dataset:
@@ -227,11 +234,12 @@ def _parse_json(line: str, fields: tuple[str, ...]) -> tuple[str, ...]:
     return _parse_fields(row, fields)
 
 
-def _parse_fields(row: dict[str, Any], fields: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_filled(_field(row, name), f'field "{name}"') for name in fields)
+def _parse_fields(row: dict[str, Any], fields: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the texts of fields; of the second of two, the target, a list of texts if it holds one."""
+    return tuple(_field(row, name, lists=number == 1) for number, name in enumerate(fields))
 
 
-def _field(row: dict[str, Any], name: str) -> str:
+def _field(row: dict[str, Any], name: str, *, lists: bool) -> str | list[str]:
     value: Any = row
     for key in [name] if name in row else name.split("."):
         if not isinstance(value, dict) or key not in value:
@@ -239,8 +247,11 @@ def _field(row: dict[str, Any], name: str) -> str:
                 f'there is no field "{name}"; the fields are: {", ".join(_field_names(row)) or "none"}'
             )
         value = value[key]
-    if not isinstance(value, str):
-        raise _BadLineError(f'the field "{name}" is {value!r:.40} ({type(value).__name__}), not a string')
+    texts = value if lists and isinstance(value, list) and value else [value]
+    for text in texts:
+        if not isinstance(text, str):
+            raise _BadLineError(f'the field "{name}" is {value!r:.40} ({type(value).__name__}), not a string')
+        _filled(text, f'field "{name}"')
     return value
 
 

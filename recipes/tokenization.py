@@ -80,7 +80,7 @@ def train_bpe_tokenizer(
     found = backend.get_vocab_size()
     if found < vocab_size:
         logger.warning(f"The text yields {found:,} pieces, fewer than the vocab_size={vocab_size:,} asked for.")
-    return _fast_tokenizer(backend, special_tokens, appends_eos, model_max_length)
+    return fast_tokenizer(backend, special_tokens, appends_eos, model_max_length)
 
 
 def train_character_tokenizer(
@@ -109,7 +109,7 @@ def train_character_tokenizer(
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN_TOKEN))
     backend.pre_tokenizer = _split_characters()
     backend.decoder = decoders.Fuse()
-    return _fast_tokenizer(backend, special_tokens, appends_eos, model_max_length, unk_token=UNKNOWN_TOKEN)
+    return fast_tokenizer(backend, special_tokens, appends_eos, model_max_length, unk_token=UNKNOWN_TOKEN)
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
@@ -217,13 +217,14 @@ def _split_characters() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Split(Regex(CHARACTERS), "isolated")
 
 
-def _fast_tokenizer(
+def fast_tokenizer(
     backend: Tokenizer,
     special_tokens: tuple[str, ...],
     appends_eos: bool,
     model_max_length: int | None,
     **more_tokens: str,
 ) -> PreTrainedTokenizerFast:
+    """Wrap a trained tokenizer so that AutoTokenizer loads it; the last special token ends texts if `appends_eos`."""
     pad_token, bos_token, eos_token = special_tokens[0], special_tokens[1], special_tokens[-1]
     if appends_eos:
         backend.post_processor = processors.TemplateProcessing(

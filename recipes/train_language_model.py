@@ -14,11 +14,19 @@ from .evaluation import longest_row
 from .likelihood import bytes_of
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
+from .models import load
 from .run_folder import write_metrics
 from .shared_translation import whole_model
 from .text_data import load_documents, read_documents
 from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .training import (
+    AS_SAVED,
+    begin_output,
+    check_output,
+    measure_saved,
+    tokenizer_for,
+    train_and_measure,
+)
 
 
 AUTO_CLASS = "AutoModelForCausalLM"
@@ -71,6 +79,24 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
         finish(done, recipe, given, data, validation)
     trainer.accelerator.wait_for_everyone()
     return done
+
+
+def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Measure the model in a folder as `run` measures what it has trained; write nothing.
+
+    Raises:
+        ValueError: the folder holds no such model, or the recipe, an option or the data is wrong.
+    """
+    words = [*overrides, *AS_SAVED]
+    (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
+    model, tokenizer = load(str(folder), AUTO_CLASS)
+    if attention := getattr(model_args, "attn_implementation", None):
+        model.set_attn_implementation(attention)
+    _, validation = read_texts(data)
+    blocks = encode_blocks(validation, tokenizer, row_length(data, model))
+    collate = DataCollatorForSeq2Seq(tokenizer)
+    text_bytes = bytes_of(validation["text"])
+    return measure_saved(model, args, tokenizer, collate, blocks, text_bytes=text_bytes)[1]
 
 
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:

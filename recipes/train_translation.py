@@ -16,11 +16,21 @@ from .attention_picture import draw_attention, readable_tokens
 from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
+from .models import load
+from .references import group_references, references_of
 from .run_folder import write_metrics
 from .shared_translation import whole_model
+from .symbol_tokenizer import train_symbol_tokenizer
 from .text_data import load_pairs, read_pairs
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .training import (
+    AS_SAVED,
+    begin_output,
+    check_output,
+    measure_saved,
+    tokenizer_for,
+    train_and_measure,
+)
 
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
@@ -83,7 +93,8 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         target_language=data.target_language,
     )
     metrics["train_rows_too_long"] = len(splits["train"]) - len(encoded["train"])
-    done = Translation(folder, whole_model(model), tokenizer, given, data, metrics, encoded.get("test"), [])
+    test = test_set(encoded.get("test"), data)
+    done = Translation(folder, whole_model(model), tokenizer, given, data, metrics, test, [])
     if trainer.is_world_process_zero():
         write_metrics(folder, metrics)  # now, lest a failure below lose them
     if done.test is not None:
@@ -93,6 +104,45 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         finish(done, recipe)
     trainer.accelerator.wait_for_everyone()
     return done
+
+
+def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Measure the model in a folder as `run` measures what it has trained, by the same search; write nothing.
+
+    Raises:
+        ValueError: the folder holds no such model, or the recipe, an option or the data is wrong.
+    """
+    words = [*overrides, *AS_SAVED]
+    (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
+    model, tokenizer = load(str(folder), AUTO_CLASS)
+    if attention := getattr(model_args, "attn_implementation", None):
+        model.set_attn_implementation(attention)
+    splits = {split: read_split(data, split) for split in ("validation", "test")}
+    encoded = {
+        split: encode_pairs(pairs, tokenizer, data.max_length, data.bad_lines)
+        for split, pairs in splits.items()
+        if pairs is not None
+    }
+    collate, language = DataCollatorForSeq2Seq(tokenizer, model), data.target_language
+    trainer, metrics = measure_saved(
+        model, args, tokenizer, collate, encoded.get("validation"), target_language=language
+    )
+    if test := test_set(encoded.get("test"), data):
+        metrics["test_num_beams"] = args.generation_num_beams or model.default_num_beams
+        metrics |= test_figures(trainer.translate(test, metrics["test_num_beams"]), test, data)
+    return metrics
+
+
+def test_set(pairs: Dataset | None, data: PairDataArguments) -> Dataset | None:
+    """Put pairs of the same source together, where the arguments want it."""
+    return group_references(pairs) if pairs is not None and data.group_references else pairs
+
+
+def test_figures(predictions: list[str], test: Dataset, data: PairDataArguments) -> dict[str, Any]:
+    """Score what the model wrote, as `test_bleu` and so on."""
+    scores = score_texts(predictions, references_of(test), data.target_language, data.metrics)
+    signature = {"interval_signature": scores.pop("interval_signature")}
+    return {**{f"test_{key}": value for key, value in scores.items()}, **signature}
 
 
 def read_split(data: PairDataArguments, split: str) -> Dataset | None:
@@ -119,8 +169,9 @@ def make_tokenizer(data: PairDataArguments, args: RunArguments, train: Dataset, 
     vocab_size = vocabulary_size(presets_for(AUTO_CLASS)[model_args.preset], model_args)
     texts = [*train["source"], *train["target"]]
     kinds = {
-        "bpe": lambda: train_bpe_tokenizer(texts, vocab_size),
+        "bpe": lambda: train_bpe_tokenizer(texts, vocab_size, lowercase=data.lowercase),
         "character": lambda: train_character_tokenizer(texts, appends_eos=True),
+        "symbol": lambda: train_symbol_tokenizer(train["source"], train["target"]),
     }
     return tokenizer_for(data.tokenizer, args, kinds)
 
@@ -144,9 +195,7 @@ def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> Pr
 def finish(done: Translation, recipe: Recipe):
     """Score the test set, draw one example, and write metrics.json and the card."""
     if done.test is not None:
-        scores = score_texts(done.predictions, done.test["target"], done.data.target_language)
-        signature = {"interval_signature": scores.pop("interval_signature")}
-        done.metrics |= {**{f"test_{key}": value for key, value in scores.items()}, **signature}
+        done.metrics |= test_figures(done.predictions, done.test, done.data)
         done.example = sorted(done.test["source"], key=len)[len(done.test) // 2]
         draw(done)
     write_metrics(done.folder, done.metrics)

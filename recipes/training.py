@@ -283,14 +283,57 @@ def train_and_measure(
         # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         if validation is not None:
-            trainer.evaluate()
-            metrics |= {f"eval_{name}": value for name, value in trainer.figures.items()}
-            metrics["interval_signature"] = metrics.pop("eval_interval_signature")
+            metrics |= measured_validation(trainer)
         # Generation wants the cache that the Trainer turned off in the configuration.
         model.config.use_cache = True
         trainer.save_whole_model()
         SIGNALS.place = f"after training; the model is saved in {folder}, and was not measured to the end."
     return trainer, metrics
+
+
+def measure_saved(
+    model: PreTrainedModel,
+    args: RunArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    collate: Any,
+    validation: Dataset | None,
+    *,
+    text_bytes: int | None = None,
+    target_language: str | None = None,
+) -> tuple[TheatreTrainer, dict[str, Any]]:
+    """Measure a model that was trained and saved, as `train_and_measure` does when it has trained.
+
+    The arguments are those of `train_and_measure`, parsed with `AS_SAVED`.
+
+    Returns:
+        The trainer, with which the model can translate, and the figures of the validation set, if there is one.
+    """
+    if validation is None:
+        args.eval_strategy, args.load_best_model_at_end = "no", False
+    trainer = TheatreTrainer(
+        model=model,
+        args=args,
+        text_bytes=text_bytes,
+        target_language=target_language,
+        data_collator=collate,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+    )
+    metrics = measured_validation(trainer) if validation is not None else {}
+    model.config.use_cache = True
+    return trainer, metrics
+
+
+# What is saved is measured in full precision, whatever it was trained in.
+AS_SAVED = ["--bf16", "false", "--fp16", "false"]
+
+
+def measured_validation(trainer: TheatreTrainer) -> dict[str, Any]:
+    """Measure the validation set: `eval_nll`, ... and `interval_signature`."""
+    trainer.evaluate()
+    metrics = {f"eval_{name}": value for name, value in trainer.figures.items()}
+    metrics["interval_signature"] = metrics.pop("eval_interval_signature")
+    return metrics
 
 
 def take_average(trainer: TheatreTrainer) -> dict[str, Any]:

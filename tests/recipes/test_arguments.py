@@ -108,6 +108,32 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
         read_recipe(path, list(SCRIPTS))
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["metrics: [bleu, rogue]"], r"metrics: 'rogue' must be one of: bleu, .*did you mean 'rouge'"),
+        (["lowercase: true", "tokenizer: character"], "lowercase goes with .*\"bpe\", and not with 'character'"),
+    ],
+    ids=["metric", "lowercase"],
+)
+def test_what_does_not_exist_or_go_together_is_refused(recipe_file, lines, message):
+    with pytest.raises(ValueError, match=message):
+        _parse(recipe_file(*lines))
+
+
+def test_metrics_are_one_word_or_several_and_can_be_run_again(recipe_file, tmp_path):
+    for line, words, chosen in (
+        ("metrics: rouge", [], ["rouge"]),
+        ("metrics: [rouge, bleu]", [], ["rouge", "bleu"]),
+        ("metrics: rouge", ["--metrics", "chrf", "bleu"], ["chrf", "bleu"]),
+    ):
+        parsed, given = _parse(recipe_file(line), *words)
+        assert parsed[1].metrics == given["metrics"] == chosen
+    assert "--metrics rouge bleu" in help_text(
+        read_recipe(recipe_file("metrics: [rouge, bleu]"), list(SCRIPTS)), TYPES, everything=False
+    )
+
+
 def test_recipes_are_found_by_name_and_by_path():
     path = find_recipe("multi30k-de-en/small")
     assert find_recipe(str(path)) == path
