@@ -273,7 +273,7 @@ class TheatrePreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]  # one thing under two names: cache_names.py
 
     # Set by the installed package. Where the model came from the Hub as code, the library copies that code itself.
     code_exporter: Callable[[PreTrainedModel, str], None] | None = None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from transformer_theatre.modeling.cache_names import cache_of
 from transformer_theatre.modeling.decoding import Constraints, Rows, beam_search, length_penalty, sample
 
 
@@ -200,7 +201,7 @@ def test_rows_share_a_source_only_where_the_cache_holds_it(make_transformer, mak
         with pytest.raises(ValueError, match=r"The target has [34] rows and the source 2: give one row"):
             model(sources, **wrong)
     encoded = model.get_encoder()(sources)
-    cache = model(encoder_outputs=encoded, decoder_input_ids=targets[::2, :1], use_cache=True).past_key_values
+    cache = cache_of(model(encoder_outputs=encoded, decoder_input_ids=targets[::2, :1], use_cache=True))
     cache.self_attention_cache.reorder_cache(torch.tensor([0, 0, 1, 1]))
     rest = targets[:, 1:]
     shared = model(encoder_outputs=encoded, decoder_input_ids=rest, past_key_values=cache).logits
