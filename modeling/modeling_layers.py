@@ -126,6 +126,8 @@ class MultiHeadAttention(nn.Module):
                 return layer.keys, layer.values
             crossing = memory is not None
             cache = past_key_values.cross_attention_cache if crossing else past_key_values.self_attention_cache
+        elif memory is not None:
+            cache = None  # a plain cache holds the target's alone
 
         states = hidden_states if memory is None else memory
         k_BHSK, v_BHSK = self._split_heads(self.k_proj(states)), self._split_heads(self.v_proj(states))

@@ -60,6 +60,14 @@ def test_the_cache_is_read_under_both_names(model, tokens):
         assert_close(model.lm_head(state), expected, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_plain_cache_holds_the_targets_keys_and_the_sources_are_made_again(make_transformer, tokens):
+    model, ids = make_transformer(), tokens(2, 5)
+    cache = DynamicCache(config=model.config)
+    steps = [model(**_inputs(model, ids, slice(t, t + 1)), past_key_values=cache).logits for t in range(5)]
+    assert_close(torch.cat(steps, 1), model(**_inputs(model, ids)).logits, rtol=0, atol=1e-5)
+
+
 def test_one_cache_is_enough(model, tokens):
     with pytest.raises(ValueError, match="two names of one argument"):
         model(**_inputs(model, tokens(2, 5)), cache=DynamicCache(), past_key_values=DynamicCache())
