@@ -1,6 +1,7 @@
 """What the metrics of generated text share: predictions, and one or several references of each."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import evaluate
@@ -27,7 +28,7 @@ def as_lists(references: References) -> list[list[str]]:
     return [[found] if isinstance(found, str) else list(found) for found in references]
 
 
-def reference_streams(references: References) -> list[list[str | None]]:
+def reference_streams(references: References) -> list[list[Any]]:
     """Lay references out as sacrebleu wants them: the first of every text, then the second, ...; None where there is no more."""
     lists = as_lists(references)
     return [[found[n] if n < len(found) else None for found in lists] for n in range(max(map(len, lists)))]

@@ -93,7 +93,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         target_language=data.target_language,
     )
     metrics["train_rows_too_long"] = len(splits["train"]) - len(encoded["train"])
-    test = test_set(encoded.get("test"), data)
+    test = as_test_set(encoded.get("test"), data)
     done = Translation(folder, whole_model(model), tokenizer, given, data, metrics, test, [])
     if trainer.is_world_process_zero():
         write_metrics(folder, metrics)  # now, lest a failure below lose them
@@ -127,18 +127,18 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
     trainer, metrics = measure_saved(
         model, args, tokenizer, collate, encoded.get("validation"), target_language=language
     )
-    if test := test_set(encoded.get("test"), data):
+    if test := as_test_set(encoded.get("test"), data):
         metrics["test_num_beams"] = args.generation_num_beams or model.default_num_beams
-        metrics |= test_figures(trainer.translate(test, metrics["test_num_beams"]), test, data)
+        metrics |= score_outputs(trainer.translate(test, metrics["test_num_beams"]), test, data)
     return metrics
 
 
-def test_set(pairs: Dataset | None, data: PairDataArguments) -> Dataset | None:
+def as_test_set(pairs: Dataset | None, data: PairDataArguments) -> Dataset | None:
     """Put pairs of the same source together, where the arguments want it."""
     return group_references(pairs) if pairs is not None and data.group_references else pairs
 
 
-def test_figures(predictions: list[str], test: Dataset, data: PairDataArguments) -> dict[str, Any]:
+def score_outputs(predictions: list[str], test: Dataset, data: PairDataArguments) -> dict[str, Any]:
     """Score what the model wrote, as `test_bleu` and so on."""
     scores = score_texts(predictions, references_of(test), data.target_language, data.metrics)
     signature = {"interval_signature": scores.pop("interval_signature")}
@@ -195,7 +195,7 @@ def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> Pr
 def finish(done: Translation, recipe: Recipe):
     """Score the test set, draw one example, and write metrics.json and the card."""
     if done.test is not None:
-        done.metrics |= test_figures(done.predictions, done.test, done.data)
+        done.metrics |= score_outputs(done.predictions, done.test, done.data)
         done.example = sorted(done.test["source"], key=len)[len(done.test) // 2]
         draw(done)
     write_metrics(done.folder, done.metrics)

@@ -73,7 +73,8 @@ def main(argv: Sequence[str]) -> int:
     base = Path(options.get("output_dir", [f"runs/{recipe.name}"])[0])
     overrides = without(overrides, {"seeds", "output_dir"})
     checks = []
-    for seed in seeds or [None]:
+    chosen: list[int | None] = [*seeds] or [None]
+    for seed in chosen:
         folder = base if seed is None else base.with_name(f"{base.name}-seed{seed}")
         words = overrides if seed is None else [*overrides, "--seed", str(seed)]
         checks.append(check(recipe, words, folder, strict=seed is not None))

@@ -9,8 +9,7 @@ import pytest
 from transformer_theatre.recipes.arguments import parse_recipe
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.train import load_recipe
-from transformer_theatre.recipes.train_translation import argument_types, read_split
-from transformer_theatre.recipes.train_translation import test_set as pairs_to_test
+from transformer_theatre.recipes.train_translation import argument_types, as_test_set, read_split
 
 
 @pytest.mark.slow
@@ -101,7 +100,7 @@ def test_a_word_of_the_dictionary_is_one_text_with_all_its_pronunciations(shared
     [data] = [
         part for part in parse_recipe(recipe, words, *argument_types(recipe, words))[0] if hasattr(part, "metrics")
     ]
-    test = pairs_to_test(read_split(data, "test"), data)
+    test = as_test_set(read_split(data, "test"), data)
     rows = (shared_data / "g2p" / "cmudict" / "val.tsv").read_text(encoding="utf-8").splitlines()
     assert len(test) == len({row.split("\t")[0] for row in rows}) < len(rows)
     assert sum(map(len, test["references"])) == len(set(rows))

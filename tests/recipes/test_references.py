@@ -22,9 +22,8 @@ def test_rows_of_the_same_source_become_one_text_with_several_references():
 
 
 def test_one_reference_in_a_list_is_one_reference():
-    assert score_texts(PREDICTIONS, FIRST, TEXT_METRICS) == score_texts(
-        PREDICTIONS, [[r] for r in FIRST], TEXT_METRICS
-    )
+    lists = [[reference] for reference in FIRST]
+    assert score_texts(PREDICTIONS, FIRST, "en", TEXT_METRICS) == score_texts(PREDICTIONS, lists, "en", TEXT_METRICS)
 
 
 def test_several_references_are_scored_as_sacrebleu_does():
