@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from transformer_theatre.recipes.arguments import RunArguments
+from transformer_theatre.recipes.checkpoints import write_manifest
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.training import last_checkpoint
 
@@ -347,10 +348,12 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
         for name in names:
             (tmp_path / f"checkpoint-{step}" / name).touch()
+        if names:
+            write_manifest(tmp_path / f"checkpoint-{step}")
     args = RunArguments(output_dir=str(tmp_path), resume_from_checkpoint="true")
     assert last_checkpoint(args) == str(tmp_path / "checkpoint-2")
     args.resume_from_checkpoint = str(tmp_path / "checkpoint-10")
-    with pytest.raises(ValueError, match=r"no whole checkpoint to resume from: trainer_state.json is missing"):
+    with pytest.raises(ValueError, match=r"no whole checkpoint to resume from: manifest.json is missing"):
         last_checkpoint(args)
 
 
