@@ -268,6 +268,8 @@ class TheatrePreTrainedModel(PreTrainedModel):
     """What all models here share: their abilities, and a `save_pretrained` whose folder loads without this package."""
 
     supports_gradient_checkpointing = True
+    # The library turns it on with the layers', and then makes no cache, which layers computed twice would fill twice.
+    gradient_checkpointing = False
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
