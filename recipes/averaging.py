@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback
 
+from .sharding import like, whole
 from .weights import read_weights
 
 
@@ -104,7 +104,7 @@ class ExponentialAverage(TrainerCallback):
         """Begin with the loaded average, or with the weights as they are: only now they are where they stay."""
         self.weights = dict(self.model.named_parameters())
         begun = self.average or {name: weight.detach() for name, weight in self.weights.items()}
-        self.average = {name: _laid_out_like(weight, begun[name]) for name, weight in self.weights.items()}
+        self.average = {name: like(begun[name], weight) for name, weight in self.weights.items()}
 
     @torch.no_grad()
     def on_optimizer_step(self, args, state, control, **kwargs):
@@ -115,14 +115,12 @@ class ExponentialAverage(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         """Write the average into the checkpoint; all processes together put it together."""
-        whole = {
-            name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in self.average.items()
-        }
+        average = {name: whole(value) for name, value in self.average.items()}
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             # Renamed when it is whole: what bears the name can be read.
             part = folder / f"{EMA_FILE}.part"
-            save_file(whole, part, metadata={"updates": str(self.updates)})
+            save_file(average, part, metadata={"updates": str(self.updates)})
             part.replace(folder / EMA_FILE)
 
     def load(self, checkpoint: Path):
@@ -160,10 +158,3 @@ class ExponentialAverage(TrainerCallback):
             before = weight.detach().clone()
             weight.copy_(self.average[name])
             self.average[name].copy_(before)
-
-
-def _laid_out_like(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Copy a value to where a weight of the same shape is, shared by the same devices."""
-    if isinstance(weight, DTensor) and not isinstance(value, DTensor):
-        return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
-    return value.to(weight.device).clone()

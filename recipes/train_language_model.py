@@ -16,7 +16,7 @@ from .model_card import escape, write_model_card
 from .run_folder import write_metrics
 from .text_data import load_documents, read_documents
 from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .training import begin_output, check_output, tokenizer_for, train_and_measure, trained_model
 
 
 AUTO_CLASS = "AutoModelForCausalLM"
@@ -59,7 +59,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
 
     collate = DataCollatorForSeq2Seq(tokenizer)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, blocks, validation_blocks)
-    done = LanguageModel(folder, model, tokenizer, metrics, length)
+    done = LanguageModel(folder, trained_model(trainer), tokenizer, metrics, length)
     if trainer.is_world_process_zero():
         finish(done, recipe, given, data, validation, validation_blocks)
     trainer.accelerator.wait_for_everyone()

@@ -19,7 +19,7 @@ from .model_card import escape, write_model_card
 from .run_folder import write_metrics
 from .text_data import load_pairs, read_pairs
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .training import begin_output, check_output, tokenizer_for, train_and_measure, trained_model
 
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
@@ -73,7 +73,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
 
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
-    done = Translation(folder, model, tokenizer, given, data, metrics, encoded.get("test"), [])
+    done = Translation(folder, trained_model(trainer), tokenizer, given, data, metrics, encoded.get("test"), [])
     if trainer.is_world_process_zero():
         finish(done, recipe)
     trainer.accelerator.wait_for_everyone()

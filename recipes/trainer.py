@@ -15,7 +15,7 @@ from datasets import Dataset
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from transformers.utils import logging
 
@@ -25,6 +25,8 @@ from .averaging import ExponentialAverage
 from .interruption import StopAtSignal, rows_of
 from .length_grouping import LengthGroupedSampler
 from .noam import noam_schedule
+from .optimizers import OPTIMIZERS
+from .sharded_checkpoints import ShardedCheckpointTrainer
 from .token_batches import TokenBatchSampler
 
 
@@ -130,7 +132,7 @@ def lengths_of(dataset: Dataset, columns: list[str]) -> torch.Tensor:
     return torch.stack([torch.from_numpy(count.copy()) for count in counts], dim=1).long()
 
 
-class TheatreTrainer(Seq2SeqTrainer):
+class TheatreTrainer(ShardedCheckpointTrainer):
     """`Seq2SeqTrainer` whose numbers are right for models trained from scratch.
 
     - Label smoothing works for every head (the library's shifts labels only for its own classes), and never touches
@@ -189,6 +191,15 @@ class TheatreTrainer(Seq2SeqTrainer):
         )
         # The sampler knows its process: accelerate must not share the batches out once more.
         return prepare_data_loader(loader, args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def create_optimizer(self, *model):
+        """Make the optimizer that `optimizer` names, or the library's."""
+        args: Any = self.args
+        if args.optimizer is None or self.optimizer is not None:
+            return super().create_optimizer(*model)
+        chosen: Any = model[0] if model and model[0] is not None else self.model
+        self.optimizer = OPTIMIZERS[args.optimizer](super().create_optimizer(*model), chosen, args)
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """Make the paper's schedule where `noam_factor` asks for it, or the library's; warn if it never reaches its peak."""

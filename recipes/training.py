@@ -13,6 +13,7 @@ from .arguments import Recipe, RunArguments
 from .averaging import EMA_FILE, average_checkpoints, checkpoints_to_average
 from .interruption import FINGERPRINT, StoppedBySignalError, check_fingerprint, fingerprint, lock_folder
 from .run_folder import begin_folder, check_folder, write_json
+from .sharding import check_sharding, load_weights, shard, whole_copy
 from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
 
@@ -48,13 +49,17 @@ def last_checkpoint(args: RunArguments) -> str | None:
 
 def missing_files(checkpoint: Path, args: RunArguments) -> list[str]:
     """Name the files without which a run cannot go on as if it had never stopped."""
-    needed = ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]
+    needed = ["trainer_state.json", "config.json", "tokenizer.json", "scheduler.pt"]
+    # Accelerate and DeepSpeed keep what processes share in folders of their own.
+    shared = any(path.is_dir() for name in ("optimizer_*", "global_step*") for path in checkpoint.glob(name))
+    needed += [] if shared or (checkpoint / "optimizer.bin").is_file() else ["optimizer.pt"]
     needed += [EMA_FILE] if args.ema_decay else []
     return [name for name in needed if not (checkpoint / name).is_file()]
 
 
 def check_output(args: RunArguments):
     """Make sure, before anything long, that the run can write its output folder; see `check_folder`."""
+    check_sharding(args.fsdp_size, args.world_size)
     if args.process_index == 0:
         check_folder(args.output_dir or "", overwrite=args.overwrite, resume=resumes(args))
     last_checkpoint(args)
@@ -153,6 +158,8 @@ def train_and_measure(
     """
     if validation is None:
         args.eval_strategy, args.load_best_model_at_end = "no", False
+    if args.fsdp_size > 1:
+        model = shard(model, args.fsdp_size, args.world_size)
     trainer = TheatreTrainer(
         model=model,
         args=args,
@@ -210,8 +217,12 @@ def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
     trainer.accelerator.wait_for_everyone()  # the checkpoints are written by one process
     chosen = checkpoints_to_average(Path(args.output_dir), args.average_last, args.average_best)
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    # A tied weight is stored under one of its names.
-    missing, unexpected = model.load_state_dict(average_checkpoints(chosen), strict=False)
-    assert not unexpected
-    assert set(missing) <= set(model.all_tied_weights_keys)
+    load_weights(model, average_checkpoints(chosen))
     return {"averaged": f"checkpoints of steps {', '.join(path.name.removeprefix('checkpoint-') for path in chosen)}"}
+
+
+def trained_model(trainer: TheatreTrainer) -> PreTrainedModel:
+    """Return the model that one process alone can use; all processes call it."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    alone: Any = whole_copy(model)
+    return alone.to(trainer.args.device)
