@@ -430,7 +430,7 @@ COMMON_TRAINING_ARGUMENTS = [
     "bf16",
     "fp16",
     "torch_compile",
-    # Before transformers 5.20 or so it has only the second name.
+    # Older versions of the library have only the second name.
     "activation_checkpointing" if hasattr(RunArguments, "activation_checkpointing") else "gradient_checkpointing",
     "fsdp_size",
     "logging_steps",

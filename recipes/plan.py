@@ -75,6 +75,12 @@ class Plan:
             keeps_average=self.args.ema_decay is not None,
         )
 
+    def kept(self, on_cpu: bool = False) -> float:
+        """Bytes that the backward pass needs of the forward pass: of the output, the log-probabilities alone."""
+        memory = self.memory(on_cpu)
+        copies = 2 * self.parameters if self.args.bf16 or self.args.fp16 else 0
+        return memory.activations + memory.logits / 4 + copies
+
 
 def parser() -> argparse.ArgumentParser:
     """Build the options that are the plan's own; all others are the recipe's."""
@@ -221,9 +227,7 @@ def comparison(plan: Plan) -> list[str]:
     measured = measure_update(
         plan.model_class, plan.config, plan.args, plan.rows, plan.source_length, plan.target_length
     )
-    memory = plan.memory(on_cpu=device.type == "cpu")
-    # Of what the output needs, the log-probabilities are kept for the backward pass.
-    kept = memory.activations + memory.logits / 4
+    memory, kept = plan.memory(on_cpu=device.type == "cpu"), plan.kept(on_cpu=device.type == "cpu")
     return [
         "",
         f"Measured on {device.type}: a batch of {plan.rows} rows took {measured.seconds:.1f} seconds, the optimizer's step included",

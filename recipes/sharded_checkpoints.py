@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainer
 
-from .sharding import is_sharded, load_weights, shared_optimizer_state, whole_optimizer_state
+from .sharding import is_sharded, load_weights, shared_optimizer_state, whole_copy, whole_optimizer_state
 from .weights import load_pickled_tensors, read_weights
 
 
@@ -22,6 +22,19 @@ class ShardedCheckpointTrainer(Seq2SeqTrainer):
     @property
     def _shares_weights(self) -> bool:
         return bool(getattr(self, "is_distributed_loading_by_transformers", False))
+
+    def _save(self, output_dir: str | None = None, state_dict=None):
+        """Put the model together, and save it as a whole one: the library writes tied weights of a shared one twice."""
+        if not self._shares_weights:
+            return super()._save(output_dir, state_dict)
+        shared: Any = self.model
+        self.model = whole_copy(shared)
+        try:
+            if self.args.should_save:
+                super()._save(output_dir)
+        finally:
+            self.model = shared
+        self.accelerator.wait_for_everyone()
 
     def _save_optimizer_and_scheduler(self, output_dir: str):
         """Put the optimizer's state together, and save it as that of a whole model."""

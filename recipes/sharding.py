@@ -49,16 +49,19 @@ def shard(model: PreTrainedModel, fsdp_size: int, world_size: int) -> PreTrained
 
     copies = world_size // fsdp_size
     sizes: dict[str, Any] = {"fsdp_size": fsdp_size, **({"dp_replicate_size": copies} if copies > 1 else {})}
-    options: dict[str, Any] = {"attn_implementation": model.config._attn_implementation}
-    loaded: Any = type(model).from_pretrained(
-        None,
-        config=model.config,
-        state_dict=model.state_dict(),
-        distributed_config=DistributedConfig(**sizes),
-        **{name: value for name, value in options.items() if value is not None},
-    )
-    loaded.generation_config = model.generation_config
-    return loaded.train(model.training)
+    return _loaded(type(model), model, model.state_dict(), distributed_config=DistributedConfig(**sizes))
+
+
+def _loaded(model_class: Any, like_model: PreTrainedModel, values: Mapping[str, torch.Tensor], **options: Any) -> Any:
+    """Build a model that is like another, with these weights."""
+    config = copy.deepcopy(like_model.config)
+    config.distributed_config = None
+    attention = like_model.config._attn_implementation
+    if attention is not None:
+        options["attn_implementation"] = attention
+    model = model_class.from_pretrained(None, config=config, state_dict=dict(values), **options)
+    model.generation_config = like_model.generation_config
+    return model.train(like_model.training)
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -100,12 +103,7 @@ def whole_copy(model: PreTrainedModel) -> PreTrainedModel:
         return model
     # Sharding makes a class of its own, below the model's.
     model_class: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
-    config = copy.deepcopy(model.config)
-    config.distributed_config = None
-    copied = model_class(config)
-    copied.generation_config = model.generation_config
-    load_weights(copied, {name: whole(weight) for name, weight in model.named_parameters()})
-    return copied.train(model.training)
+    return _loaded(model_class, model, {name: whole(weight) for name, weight in model.named_parameters()})
 
 
 def whole_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

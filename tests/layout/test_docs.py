@@ -40,6 +40,7 @@ def test_every_test_that_the_docs_name_exists(repository):
         "docs/lstm.md",
         "docs/theatre.md",
         "docs/convert.md",
+        "docs/scaling.md",
     ],
 )
 def test_every_relative_link_leads_somewhere(repository, name):
