@@ -77,7 +77,9 @@ def assert_same(found, expected):
     weights, right = (load_file(folder / "model.safetensors") for folder in (found, expected))
     assert weights.keys() == right.keys()
     for name, weight in weights.items():
-        torch.testing.assert_close(weight, right[name], atol=1e-4, rtol=1e-3, msg=name)
+        # A bias of the keys changes no attention: its gradient is rounding alone, which Adam makes large.
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(weight, right[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
 SAVING = ["--save_strategy", "steps", "--save_steps", "2", "--max_steps", "4", "--save_total_limit", "4"]

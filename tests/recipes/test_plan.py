@@ -1,10 +1,11 @@
+import re
+import subprocess
 import sys
 
 import pytest
 
 from transformer_theatre import TransformerConfig, TransformerForConditionalGeneration
 from transformer_theatre.recipes.arguments import find_recipe, read_recipe
-from transformer_theatre.recipes.measured_update import measure_update
 from transformer_theatre.recipes.plan import largest_batch, make_plan
 from transformer_theatre.recipes.theatre import main
 
@@ -109,10 +110,11 @@ def test_wrong_words_are_named(words, message, capsys):
 @pytest.mark.skipif(sys.platform != "linux", reason="a process knows its peak on Linux only")
 @pytest.mark.parametrize("precision", [[], ["--bf16", "true"]], ids=["float32", "bfloat16"])
 def test_memory_by_formula_is_near_what_an_update_takes(precision):
+    """In a process of its own: one that had memory and gave it back has it at hand."""
     words = ["--max_tokens_per_batch", "1200", "--use_cpu", "true", "--encoder_layers", "2", "--decoder_layers", "2"]
-    plan = make_plan("wmt14-en-de/base", [*words, *precision])
-    measured = measure_update(
-        plan.model_class, plan.config, plan.args, plan.rows, plan.source_length, plan.target_length
-    )
-    assert measured.kept == pytest.approx(plan.kept(on_cpu=True), rel=0.02)
-    assert measured.peak == pytest.approx(plan.memory(on_cpu=True).total, rel=0.2)
+    command = [sys.executable, "-m", "transformer_theatre.recipes.theatre", "plan", "wmt14-en-de/base", "--measure"]
+    result = subprocess.run([*command, *words, *precision], capture_output=True, text=True, check=True)
+    found = re.findall(r"GB: ([\d.]+) measured, ([\d.]+) by formula", result.stdout)
+    kept, peak = ((float(measured), float(formula)) for measured, formula in found)
+    assert kept[0] == pytest.approx(kept[1], rel=0.02)
+    assert peak[0] == pytest.approx(peak[1], rel=0.2)
