@@ -15,6 +15,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.utils import logging
 
 from .anchor import check_anchor
+from .optimizers import check_optimizer
 
 
 RECIPES = Path(__file__).parent
@@ -151,6 +152,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
             "average_best",
             "eval_num_beams",
             "early_stopping_patience",
+            "fsdp_size",
         ],
         (lambda value: value >= 1, "1 or more"),
     ),
@@ -172,6 +174,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda value: 0 <= value < 1, "at least 0, and below 1"),
     ),
     "learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
+    "muon_learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
     "noam_factor": (lambda value: 0 < value < math.inf, "above 0"),
     "ema_decay": (lambda value: 0 < value < 1, "above 0, and below 1"),
 }
@@ -231,6 +234,16 @@ class RunArguments(Seq2SeqTrainingArguments):
             "paper, in place of learning_rate and lr_scheduler_type"
         },
     )
+    optimizer: str | None = field(
+        default=None,
+        metadata={
+            "help": '"muon" (for matrices of hidden layers; all else is learned by `optim`) or "radam", in place of the '
+            "library's `optim`"
+        },
+    )
+    muon_learning_rate: float | None = field(
+        default=None, metadata={"help": "peak rate of the matrices that Muon learns; default: learning_rate"}
+    )
     average_last: int | None = field(
         default=None, metadata={"help": "checkpoints: their mean is measured and saved as the model (section 6.1)"}
     )
@@ -241,6 +254,12 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=None,
         metadata={
             "help": "the exponential moving average of the weights is measured and saved as the model; 0.999, say"
+        },
+    )
+    fsdp_size: int = field(
+        default=1,
+        metadata={
+            "help": "processes that share one copy of weights, gradients and optimizer state (FSDP2): docs/scaling.md"
         },
     )
 
@@ -280,6 +299,7 @@ class RunArguments(Seq2SeqTrainingArguments):
             raise ValueError("noam_factor needs warmup_steps: the paper's schedule begins with a rise.")
         if (self.metric_for_best_model or "").removeprefix("eval_") in ("loss", "perplexity", "bits_per_byte"):
             self.greater_is_better = False  # the library knows it of the loss alone
+        check_optimizer(self.optimizer, self.muon_learning_rate)
         super().__post_init__()
         if self.n_gpu > 1:
             logger.warning(
@@ -469,6 +489,8 @@ COMMON_TRAINING_ARGUMENTS = [
     "lr_scheduler_type",
     "warmup_steps",
     "noam_factor",
+    "optimizer",
+    "muon_learning_rate",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
@@ -478,6 +500,9 @@ COMMON_TRAINING_ARGUMENTS = [
     "bf16",
     "fp16",
     "torch_compile",
+    # Older versions of the library have only the second name.
+    "activation_checkpointing" if hasattr(RunArguments, "activation_checkpointing") else "gradient_checkpointing",
+    "fsdp_size",
     "logging_steps",
     "eval_strategy",
     "eval_steps",

@@ -19,6 +19,7 @@ DESCRIPTION = """Train the original Transformer and a GPT from scratch on your o
 
   theatre demo                                    learn to read dates in many languages, in a few minutes
   theatre train RECIPE --data_dir FOLDER          train on your own text
+  theatre plan RECIPE --devices 8                 what that takes: memory, hours
   theatre translate MODEL < source.txt            translate lines
   theatre generate MODEL --prompt "Once"          continue a text
   theatre evaluate MODEL --source F --target F    score a model
@@ -56,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="train by a recipe; `theatre train --help` lists the recipes", add_help=False)
 
     commands.add_parser("verify", help="check that a recipe reaches its figure: PASS or FAIL", add_help=False)
+    commands.add_parser(
+        "plan", help="say what a recipe takes; `theatre plan --help` shows the options", add_help=False
+    )
 
     translate = commands.add_parser("translate", help="translate lines of stdin to lines of stdout, in order")
     translate.add_argument("model", help="output folder of a run, or a model on the Hub")
@@ -227,6 +231,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .verify import main as verify
 
             return verify(words[1:])
+        if words[:1] == ["plan"]:
+            from .plan import main as plan
+
+            return plan(words[1:])
         arguments = parser().parse_args(words)
         return globals()[f"run_{arguments.command}"](arguments)
     except (ValueError, StrictDataclassError) as error:

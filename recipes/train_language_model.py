@@ -16,7 +16,6 @@ from .model_arguments import model_arguments, model_config, preset_of, presets_f
 from .model_card import escape, write_model_card
 from .models import load
 from .run_folder import write_metrics
-from .shared_translation import whole_model
 from .text_data import load_documents, read_documents
 from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_tokenizer
 from .training import (
@@ -26,6 +25,7 @@ from .training import (
     measure_saved,
     tokenizer_for,
     train_and_measure,
+    trained_model,
 )
 
 
@@ -74,7 +74,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     trainer, metrics = train_and_measure(
         model, args, tokenizer, collate, blocks, validation_blocks, text_bytes=text_bytes
     )
-    done = LanguageModel(folder, whole_model(model), tokenizer, metrics, length)
+    done = LanguageModel(folder, trained_model(trainer), tokenizer, metrics, length)
     if trainer.is_world_process_zero():
         finish(done, recipe, given, data, validation)
     trainer.accelerator.wait_for_everyone()

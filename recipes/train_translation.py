@@ -19,7 +19,6 @@ from .model_card import escape, write_model_card
 from .models import load
 from .references import group_references, references_of
 from .run_folder import write_metrics
-from .shared_translation import whole_model
 from .symbol_tokenizer import train_symbol_tokenizer
 from .text_data import load_pairs, read_pairs
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
@@ -30,6 +29,7 @@ from .training import (
     measure_saved,
     tokenizer_for,
     train_and_measure,
+    trained_model,
 )
 
 
@@ -94,7 +94,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     )
     metrics["train_rows_too_long"] = len(splits["train"]) - len(encoded["train"])
     test = as_test_set(encoded.get("test"), data)
-    done = Translation(folder, whole_model(model), tokenizer, given, data, metrics, test, [])
+    done = Translation(folder, trained_model(trainer), tokenizer, given, data, metrics, test, [])
     if trainer.is_world_process_zero():
         write_metrics(folder, metrics)  # now, lest a failure below lose them
     if done.test is not None:

@@ -9,13 +9,12 @@ import pyarrow.compute
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from transformers.utils import logging
 
-from .averaging import ExponentialAverage, set_weights
+from .averaging import ExponentialAverage
 from .bootstrap import SIGNATURE
 from .checkpointing import CheckpointingTrainer
 from .early_stopping import EarlyStopping
@@ -24,7 +23,9 @@ from .likelihood import bytes_of, likelihood, likelihood_of_rows
 from .metrics import score_texts
 from .noam import noam_schedule
 from .nonfinite import FiniteUpdates
+from .optimizers import OPTIMIZERS
 from .run_counters import RunCounters
+from .sharding import is_sharded, load_weights
 from .shared_translation import translate_together
 from .smoothed_loss import SmoothedLoss
 from .token_batches import TokenBatchSampler
@@ -128,6 +129,15 @@ class TheatreTrainer(CheckpointingTrainer):
         # The sampler knows its process: accelerate must not share the batches out once more.
         return prepare_data_loader(loader, args.device, num_processes=1, process_index=0, put_on_device=True)
 
+    def create_optimizer(self, *model):
+        """Make the optimizer that `optimizer` names, or the library's."""
+        args: Any = self.args
+        if args.optimizer is None or self.optimizer is not None:
+            return super().create_optimizer(*model)
+        chosen: Any = model[0] if model and model[0] is not None else self.model
+        self.optimizer = OPTIMIZERS[args.optimizer](super().create_optimizer(*model), chosen, args)
+        return self.optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """Make the paper's schedule where `noam_factor` asks for it, or the library's; warn if it never reaches its peak."""
         args: Any = self.args
@@ -216,8 +226,8 @@ class TheatreTrainer(CheckpointingTrainer):
     def _load_best_model(self):
         """Load the best checkpoint: also where devices share the weights, and its own moving average with it."""
         best = Path(self.state.best_model_checkpoint or "")
-        if any(isinstance(weight, DTensor) for weight in self.model.parameters()):
-            set_weights(self.model, read_weights(best))
+        if is_sharded(self.model):
+            load_weights(self.model, read_weights(best))
         else:
             super()._load_best_model()
         if self.average is not None:

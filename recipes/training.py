@@ -13,12 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
-from .averaging import average_checkpoints, checkpoints_to_average, set_weights
+from .averaging import average_checkpoints, checkpoints_to_average
 from .best_metric import check_best_metric
 from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .run_folder import begin_folder, check_folder, write_json
+from .sharding import check_sharding, load_weights, shard, whole_copy
 from .signals import SIGNALS
 from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
@@ -61,7 +62,10 @@ def why_not_from(checkpoint: Path) -> str | None:
     """Say why a run cannot go on from a checkpoint; None if it can, as if it had never stopped."""
     if not checkpoint.is_dir():
         return "there is no such folder"
-    needed = ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]
+    needed = ["trainer_state.json", "config.json", "tokenizer.json", "scheduler.pt"]
+    # Accelerate and DeepSpeed keep what processes share in folders of their own.
+    shared = any(path.is_dir() for name in ("optimizer_*", "global_step*") for path in checkpoint.glob(name))
+    needed += [] if shared or (checkpoint / "optimizer.bin").is_file() else ["optimizer.pt"]
     missing = [name for name in needed if not (checkpoint / name).is_file()]
     return problem_of(checkpoint) or (f"{missing[0]} is missing" if missing else None)
 
@@ -69,6 +73,7 @@ def why_not_from(checkpoint: Path) -> str | None:
 def check_output(args: RunArguments):
     """Make sure, before anything long, that the run can write its output folder; see `check_folder`."""
     check_best_metric(args)
+    check_sharding(args.fsdp_size, args.world_size)
     if args.process_index == 0:
         check_folder(args.output_dir or "", overwrite=args.overwrite, resume=resumes(args))
     last_checkpoint(args)
@@ -248,6 +253,8 @@ def train_and_measure(
             if getattr(args, name):
                 raise ValueError(f"{name}={getattr(args, name)} needs validation text.")
         args.eval_strategy, args.load_best_model_at_end = "no", False
+    if args.fsdp_size > 1:
+        model = shard(model, args.fsdp_size, args.world_size)
     trainer = TheatreTrainer(
         model=model,
         args=args,
@@ -354,7 +361,15 @@ def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
     chosen = checkpoints_to_average(
         Path(args.output_dir), args.average_last, args.average_best, metric, bool(args.greater_is_better)
     )
-    set_weights(trainer.accelerator.unwrap_model(trainer.model), average_checkpoints(chosen))
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    load_weights(model, average_checkpoints(chosen))
     steps = ", ".join(path.name.removeprefix("checkpoint-") for path in chosen)
     best = f" (the best by {metric.removeprefix('eval_')})" if args.average_best else ""
     return {"averaged": f"checkpoints of steps {steps}{best}"}
+
+
+def trained_model(trainer: TheatreTrainer) -> PreTrainedModel:
+    """Return the model that one process alone can use; all processes call it."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    alone: Any = whole_copy(model)
+    return alone.to(trainer.args.device)
