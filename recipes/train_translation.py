@@ -1,7 +1,8 @@
 """Task "translation": train an encoder-decoder, the original Transformer or an LSTM, from scratch on pairs of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .run_folder import write_metrics
+from .streamed_text import batches_of_pairs, sample_texts, stream_pairs
 from .text_data import load_pairs, read_pairs
+from .text_streams import TextStream
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
 from .training import begin_output, check_output, tokenizer_for, train_and_measure
 
@@ -56,22 +59,26 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     (model_args, data, args), given = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
-    splits = {split: read_split(data, split) for split in ("train", "validation", "test")}
-    if splits["train"] is None:
+    stream = stream_pairs(data) if args.streaming else None
+    splits = {split: read_split(data, split) for split in ("train", "validation", "test")[args.streaming :]}
+    pairs = splits.get("train")
+    if pairs is None and stream is None:
         raise ValueError("There is nothing to train on: give train_source (and train_target), or dataset.")
-    if data.max_train_samples:
-        splits["train"] = splits["train"].select(range(min(data.max_train_samples, len(splits["train"]))))
+    if pairs is not None and data.max_train_samples:
+        splits["train"] = pairs = pairs.select(range(min(data.max_train_samples, len(pairs))))
 
-    tokenizer = make_tokenizer(data, args, splits["train"], model_args)
-    encoded = {
-        split: encode_pairs(splits[split], tokenizer, data.max_length, data.bad_lines)
-        for split in ("train", "validation", "test")
-        if splits[split] is not None
+    tokenizer = make_tokenizer(data, args, stream or pairs, model_args)
+    encoded: dict[str, Any] = {
+        split: encode_pairs(rows, tokenizer, data.max_length, data.bad_lines)
+        for split, rows in splits.items()
+        if rows is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
+    collate = DataCollatorForSeq2Seq(tokenizer, model)
+    if stream is not None:
+        encoded["train"] = batches_of_pairs(stream, tokenizer, data, args, collate)
     folder = begin_output(args, recipe, given, model, tokenizer, encoded["train"])
 
-    collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(model, args, tokenizer, collate, encoded["train"], encoded.get("validation"))
     done = Translation(folder, model, tokenizer, given, data, metrics, encoded.get("test"), [])
     if trainer.is_world_process_zero():
@@ -99,13 +106,20 @@ def read_split(data: PairDataArguments, split: str) -> Dataset | None:
     )
 
 
-def make_tokenizer(data: PairDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
+def make_tokenizer(
+    data: PairDataArguments, args: RunArguments, train: Dataset | TextStream, model_args
+) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name, on both sides of the training text; or load it."""
     vocab_size = vocabulary_size(presets_for(AUTO_CLASS)[model_args.preset], model_args)
-    texts = [*train["source"], *train["target"]]
+
+    def texts() -> Iterable[str]:
+        if isinstance(train, TextStream):
+            return sample_texts(train, args.tokenizer_samples)
+        return chain(train["source"], train["target"])
+
     kinds = {
-        "bpe": lambda: train_bpe_tokenizer(texts, vocab_size),
-        "character": lambda: train_character_tokenizer(texts, appends_eos=True),
+        "bpe": lambda: train_bpe_tokenizer(texts(), vocab_size),
+        "character": lambda: train_character_tokenizer(texts(), appends_eos=True),
     }
     return tokenizer_for(data.tokenizer, args, kinds)
 

@@ -14,7 +14,7 @@ from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from safetensors import SafetensorError
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from transformers.utils import logging
@@ -25,6 +25,7 @@ from .averaging import ExponentialAverage
 from .interruption import StopAtSignal, rows_of
 from .length_grouping import LengthGroupedSampler
 from .noam import noam_schedule
+from .stream_batches import BatchNumbers, StreamBatches, StreamKeeper
 from .token_batches import TokenBatchSampler
 
 
@@ -155,6 +156,10 @@ class TheatreTrainer(Seq2SeqTrainer):
         self.average = ExponentialAverage(model, args.ema_decay) if args.ema_decay else None
         if self.average is not None:
             self.add_callback(self.average)
+        self.stream = None
+        if isinstance(self.train_dataset, StreamBatches):
+            self.stream = StreamKeeper(self.train_dataset, args.world_size * args.gradient_accumulation_steps)
+            self.add_callback(self.stream)
         self.signal = StopAtSignal()
         self.add_callback(self.signal)
         self.remove_callback(ProgressCallback)
@@ -163,6 +168,9 @@ class TheatreTrainer(Seq2SeqTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Make batches of a number of tokens, or of a number of rows."""
         args: Any = self.args
+        if isinstance(self.train_dataset, StreamBatches):
+            numbers = BatchNumbers(args.max_steps * args.gradient_accumulation_steps)
+            return self._loader(self.train_dataset, numbers, StreamBatches.first)
         if not args.max_tokens_per_batch:
             return super().get_train_dataloader()
         pairs = self.model.config.is_encoder_decoder
@@ -175,10 +183,15 @@ class TheatreTrainer(Seq2SeqTrainer):
             rank=args.process_index,
             accumulation_steps=args.gradient_accumulation_steps,
         )
+        rows = self._remove_unused_columns(dataset, description="training")
+        return self._loader(rows, sampler, self.data_collator)
+
+    def _loader(self, rows: Any, sampler: Sampler[list[int]], collate: Any) -> DataLoader:
+        args: Any = self.args
         loader = DataLoader(
-            self._remove_unused_columns(dataset, description="training"),
+            rows,
             batch_sampler=sampler,
-            collate_fn=self.data_collator,
+            collate_fn=collate,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
@@ -220,6 +233,11 @@ class TheatreTrainer(Seq2SeqTrainer):
         lengths: Any = self.train_dataset[self.args.length_column_name]  # type: ignore[index]
         return LengthGroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """Take the batches of an update, and from those of a stream what only the `StreamKeeper` wants."""
+        taken = epoch_iterator if self.stream is None else map(self.stream.take, epoch_iterator)
+        return super().get_batch_samples(taken, num_batches, device)
+
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Count the batch, and learn from it.
 
@@ -229,15 +247,20 @@ class TheatreTrainer(Seq2SeqTrainer):
         self.counter.add(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            dataset: Any = self.train_dataset
-            rows = rows_of(inputs, dataset)
-            names = [dataset[row].get("origin", f"row {row + 1}") for row in rows[:5]]
+            names = self._names_of(inputs)
             raise RuntimeError(
-                f"The loss became {loss.item()} in step {self.state.global_step + 1}, on {', '.join(names)}"
-                f"{f' and {len(rows) - 5} more' if len(rows) > 5 else ''}. The last checkpoint is as it was. Try a lower "
+                f"The loss became {loss.item()} in step {self.state.global_step + 1}, on {', '.join(names[:5])}"
+                f"{f' and {len(names) - 5} more' if len(names) > 5 else ''}. The last checkpoint is as it was. Try a lower "
                 f"learning_rate than {self.args.learning_rate}, or a longer warm-up."
             )
         return loss
+
+    def _names_of(self, inputs) -> list[str]:
+        """Name the rows of a batch, or, of a stream, those of the whole update."""
+        if self.stream is not None:
+            return self.stream.origins
+        dataset: Any = self.train_dataset
+        return [dataset[row].get("origin", f"row {row + 1}") for row in rows_of(inputs, dataset)]
 
     def _save_checkpoint(self, model, trial):
         """Save a checkpoint, or leave nothing of it behind.

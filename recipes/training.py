@@ -13,6 +13,7 @@ from .arguments import Recipe, RunArguments
 from .averaging import EMA_FILE, average_checkpoints, checkpoints_to_average
 from .interruption import FINGERPRINT, StoppedBySignalError, check_fingerprint, fingerprint, lock_folder
 from .run_folder import begin_folder, check_folder, write_json
+from .stream_batches import STREAM_FILE
 from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
 
@@ -50,6 +51,7 @@ def missing_files(checkpoint: Path, args: RunArguments) -> list[str]:
     """Name the files without which a run cannot go on as if it had never stopped."""
     needed = ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]
     needed += [EMA_FILE] if args.ema_decay else []
+    needed += [STREAM_FILE] if args.streaming else []
     return [name for name in needed if not (checkpoint / name).is_file()]
 
 
@@ -91,9 +93,14 @@ def begin_output(
 def batching(args: RunArguments) -> dict[str, Any]:
     """What decides which rows are in which update."""
     batches = args.gradient_accumulation_steps * args.world_size
+    more: dict[str, Any] = {"shuffle_buffer": args.shuffle_buffer} if args.streaming else {}
+    if args.bpe_dropout:
+        more |= {"bpe_dropout": args.bpe_dropout, "bpe_dropout_sides": args.bpe_dropout_sides}
     if args.max_tokens_per_batch:
-        return {"seed": args.seed, "max_tokens_per_batch": args.max_tokens_per_batch, "batches in an update": batches}
-    return {"seed": args.seed, "rows in an update": args.train_batch_size * batches}
+        sizes = {"max_tokens_per_batch": args.max_tokens_per_batch, "batches in an update": batches}
+    else:
+        sizes = {"rows in an update": args.train_batch_size * batches}
+    return {"seed": args.seed, **sizes, **more}
 
 
 def tokenizer_for(
@@ -165,6 +172,8 @@ def train_and_measure(
     checkpoint = last_checkpoint(args)
     if trainer.average is not None and checkpoint is not None:
         trainer.average.load(Path(checkpoint))
+    if trainer.stream is not None and checkpoint is not None:
+        trainer.stream.load(Path(checkpoint))
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.signal.received:
         raise StoppedBySignalError(

@@ -1,0 +1,127 @@
+"""Open the training text that a recipe's arguments name as a stream, and make of it what a trainer trains on."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from .arguments import PairDataArguments, RunArguments, TextDataArguments
+from .bad_lines import StreamedBadLines
+from .bpe_dropout import BpeDropout
+from .row_parsing import parse_fields
+from .stream_batches import StreamBatches
+from .stream_rows import PackedRows, PairRows, StreamRows
+from .text_data import document_files, open_dataset, pair_files
+from .text_streams import DatasetStream, DocumentStream, LineStream, TextStream
+from .tokenization import PIECE
+
+
+def stream_pairs(data: PairDataArguments) -> TextStream:
+    """Open the training pairs.
+
+    Raises:
+        ValueError: there are none, or an argument does not apply.
+    """
+    bad = StreamedBadLines(data.bad_lines, "pairs")
+    if data.dataset:
+        fields = (data.source_field, data.target_field)
+        return _dataset_stream(data, fields, bad, data.max_train_samples)
+    if data.train_source is None:
+        raise ValueError("There is nothing to train on: give train_source (and train_target), or dataset.")
+    root = Path(data.data_dir or ".")
+    target = root / data.train_target if data.train_target else None
+    paths, parse = pair_files(root / data.train_source, target, data.source_field, data.target_field)
+    return LineStream(paths, parse, bad, data.max_train_samples)
+
+
+def stream_documents(data: TextDataArguments) -> TextStream:
+    """Open the training documents.
+
+    Raises:
+        ValueError: there are none, or an argument does not apply.
+    """
+    bad = StreamedBadLines("error", "documents")
+    if data.dataset:
+        return _dataset_stream(data, (data.text_field,), bad, None)
+    if data.train_text is None:
+        raise ValueError("There is nothing to train on: give train_text, or dataset.")
+    files, parse = document_files(Path(data.data_dir or ".") / data.train_text, data.text_field, data.separator)
+    if parse is not None:
+        return LineStream(files, parse, bad)
+    return DocumentStream(files, data.separator, bad, PIECE)
+
+
+def sample_texts(text: TextStream, count: int) -> Iterator[str]:
+    """Give the texts of the first rows, for a tokenizer: pairs, documents, or the lines of plain text."""
+    text.restart()
+    seen = 0
+    for row in text:
+        yield from row.texts
+        seen += row.texts[0].count("\n") + 1 if isinstance(text, DocumentStream) else 1
+        if seen >= count:
+            break
+    text.restart()
+
+
+def batches_of_pairs(
+    text: TextStream,
+    tokenizer: PreTrainedTokenizerBase,
+    data: PairDataArguments,
+    args: RunArguments,
+    collate: Callable,
+) -> StreamBatches:
+    """Make the batches of a stream of pairs."""
+    tokens: Any = args.max_tokens_per_batch
+    rows = PairRows(
+        text,
+        tokenizer,
+        data.max_length,
+        most=tokens // 2 if tokens else None,
+        dropout=BpeDropout(tokenizer, args.bpe_dropout) if args.bpe_dropout else None,
+        seed=args.seed,
+        dropout_sides=args.bpe_dropout_sides,
+    )
+    return _batches(rows, args, collate)
+
+
+def batches_of_text(
+    text: TextStream, tokenizer: PreTrainedTokenizerBase, length: int, args: RunArguments, collate: Callable
+) -> StreamBatches:
+    """Make the batches of a stream of documents, in rows of `length` tokens.
+
+    Raises:
+        ValueError: a batch does not hold a row.
+    """
+    tokens: Any = args.max_tokens_per_batch
+    if tokens and tokens < length:
+        raise ValueError(f"max_tokens_per_batch={tokens} must be at least row_length={length}.")
+    dropout = BpeDropout(tokenizer, args.bpe_dropout) if args.bpe_dropout else None
+    rows = PackedRows(text, tokenizer, length, dropout=dropout, seed=args.seed)
+    if isinstance(text, DocumentStream) and not rows.cut:
+        text.part = None
+    return _batches(rows, args, collate)
+
+
+def _batches(rows: StreamRows, args: RunArguments, collate: Callable) -> StreamBatches:
+    tokens: Any = args.max_tokens_per_batch
+    return StreamBatches(
+        rows,
+        collate,
+        seed=args.seed,
+        buffer=args.shuffle_buffer,
+        max_tokens=tokens,
+        batch_size=args.train_batch_size,
+        grouped=args.train_sampling_strategy == "group_by_length",
+        world_size=args.world_size,
+        rank=args.process_index,
+    )
+
+
+def _dataset_stream(
+    data: PairDataArguments | TextDataArguments, fields: tuple[str, ...], bad: StreamedBadLines, limit: int | None
+) -> TextStream:
+    name = str(data.dataset)
+    opened = open_dataset(name, data.train_split, data.dataset_config, fields, streaming=True)
+    return DatasetStream(f"{name}[{data.train_split}]", opened, partial(parse_fields, fields=fields), bad, limit)
