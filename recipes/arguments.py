@@ -231,7 +231,7 @@ class RunArguments(Seq2SeqTrainingArguments):
                 raise ValueError(f"{name}={value} must be {right}.")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise ValueError(f"num_train_epochs={self.num_train_epochs} must be above 0, or max_steps be given.")
-        self._check_streaming()
+        self.check_streaming()
         averages = [name for name in ("average_last", "average_best", "ema_decay") if getattr(self, name)]
         if len(averages) > 1:
             raise ValueError(f"Give one of {' and '.join(averages)}: a model has one average.")
@@ -248,7 +248,12 @@ class RunArguments(Seq2SeqTrainingArguments):
             )
             self._n_gpu = 1
 
-    def _check_streaming(self):
+    def check_streaming(self):
+        """Check what a stream needs.
+
+        Raises:
+            ValueError: it is missing, or another option does not go with a stream.
+        """
         if not self.streaming:
             return
         if self.max_steps <= 0:

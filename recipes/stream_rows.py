@@ -138,7 +138,7 @@ class PackedRows:
     fill a row any more at the end of an epoch is the beginning of the first row of the next.
 
     Args:
-        text: documents.
+        text: documents; in parts only if the tokens of parts are those of the whole.
         tokenizer: its own special tokens are not added.
         length: tokens of a row.
         dropout: splits words in other pieces each epoch, or None.
@@ -163,6 +163,8 @@ class PackedRows:
             raise ValueError("A stream of documents needs an end token between them; the tokenizer has none.")
         self.text, self.tokenizer, self.length = text, tokenizer, length
         self.dropout, self.seed = dropout, seed
+        if not can_be_cut(tokenizer):
+            text.part = None
         self.end, self.cut = tokenizer.eos_token_id, can_be_cut(tokenizer)
         self._waiting, self._origin, self.epoch = [self.end], "", 0
 

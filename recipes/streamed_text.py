@@ -1,15 +1,18 @@
 """Open the training text that a recipe's arguments name as a stream, and make of it what a trainer trains on."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from .arguments import PairDataArguments, RunArguments, TextDataArguments
 from .bad_lines import StreamedBadLines
-from .bpe_dropout import BpeDropout
+from .bpe_dropout import BpeDropout, draw_for
 from .row_parsing import parse_fields
 from .stream_batches import StreamBatches
 from .stream_rows import PackedRows, PairRows, StreamRows
@@ -99,9 +102,33 @@ def batches_of_text(
         raise ValueError(f"max_tokens_per_batch={tokens} must be at least row_length={length}.")
     dropout = BpeDropout(tokenizer, args.bpe_dropout) if args.bpe_dropout else None
     rows = PackedRows(text, tokenizer, length, dropout=dropout, seed=args.seed)
-    if isinstance(text, DocumentStream) and not rows.cut:
-        text.part = None
     return _batches(rows, args, collate)
+
+
+def count_steps(blocks: Dataset, batches: StreamBatches, args: RunArguments) -> int:
+    """Estimate how many updates `num_train_epochs` are of text whose words are split anew each epoch.
+
+    Args:
+        blocks: the text in rows, split as the tokenizer does it.
+        batches: of the same text with dropout.
+        args: of the run.
+    """
+    tokens: Any = args.max_tokens_per_batch
+    rows: Any = batches.rows
+    text, length, growth = rows.text, rows.length, []
+    text.restart()
+    for row in islice(text, 50):
+        dropped = rows.dropout.encode_bare(row.texts[0], draw_for(args.seed, 0, row.number))
+        plain = rows.tokenizer(row.texts[0], add_special_tokens=False, verbose=False)["input_ids"]
+        growth.append((len(plain if dropped is None else dropped), len(plain)))
+    text.restart()
+    dropped_tokens, plain_tokens = (sum(sizes) for sizes in zip(*growth, strict=True))
+    predicted = sum(blocks["length"]) - len(blocks)
+    in_update = (
+        (tokens // length if tokens else args.train_batch_size) * args.world_size * args.gradient_accumulation_steps
+    )
+    epoch = predicted * dropped_tokens / max(1, plain_tokens) / (length - 1) / in_update
+    return max(1, math.ceil(args.num_train_epochs * epoch))
 
 
 def _batches(rows: StreamRows, args: RunArguments, collate: Callable) -> StreamBatches:

@@ -36,6 +36,8 @@ class TextStream(Iterator[TextRow]):
         limit: give no more good rows than this.
     """
 
+    part: int | None = None  # characters that a part of a long document has at least; None: documents come whole
+
     def __init__(
         self,
         name: str,
@@ -162,6 +164,46 @@ class DatasetStream(TextStream):
         if self._rows is None:
             self._rows = iter(self._live)
         return next(self._rows)
+
+
+class MemoryStream(TextStream):
+    """Documents that are in memory, long ones in parts, for what else needs a stream.
+
+    Args:
+        documents: column `text`, and `origin` if it has one.
+        bad: as for TextStream; of what was read already nothing is bad.
+        part: as for DocumentStream.
+    """
+
+    def __init__(self, documents: Dataset, bad: StreamedBadLines, part: int | None):
+        self.documents, self.part = documents, part
+        super().__init__("training text", lambda texts: texts, bad)
+
+    def describe(self) -> list[str]:
+        """Number of documents and characters."""
+        return [f"{len(self.documents):,} documents of {sum(map(len, self.documents['text'])):,} characters"]
+
+    def _seek(self, place: dict[str, Any]):
+        self._row, self._start = place.get("row", 0), place.get("start", 0)
+        self._document: Any = None
+
+    def _place(self) -> dict[str, Any]:
+        return {"row": self._row, "start": self._start}
+
+    def __next__(self) -> TextRow:
+        if self._row == len(self.documents):
+            raise StopIteration
+        self._document = self._document or self.documents[self._row]
+        text, start = self._document["text"], self._start
+        origin = self._document.get("origin", f"document {self._row + 1}")
+        seam = SEAM.search(text, start + self.part) if self.part is not None else None
+        self.number += 1
+        if seam:
+            self._start = seam.start()
+            return TextRow(self.number, origin, (text[start : self._start],), ends=False)
+        self._row, self._start, self._document = self._row + 1, 0, None
+        self.good += 1
+        return TextRow(self.number, origin, (text[start:],))
 
 
 class DocumentStream(TextStream):

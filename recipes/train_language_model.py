@@ -10,15 +10,16 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 
 from .anchor import verdict
 from .arguments import Recipe, RunArguments, TextDataArguments, parse_recipe
+from .bad_lines import StreamedBadLines
 from .evaluation import likelihood, longest_row
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .run_folder import write_metrics
-from .streamed_text import batches_of_text, sample_texts, stream_documents
+from .streamed_text import batches_of_text, count_steps, sample_texts, stream_documents
 from .text_data import load_documents, read_documents
-from .text_streams import TextStream
-from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .text_streams import MemoryStream, TextStream
+from .tokenization import PIECE, encode_blocks, train_bpe_tokenizer, train_character_tokenizer
+from .training import begin_output, check_output, settle_tokens, tokenizer_for, train_and_measure
 
 
 AUTO_CLASS = "AutoModelForCausalLM"
@@ -56,11 +57,17 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     tokenizer = make_tokenizer(data, args, train, model_args)
     model = make_model(model_args, tokenizer)
     length = row_length(data, model)
+    settle_tokens(args, given, model, length)
     collate = DataCollatorForSeq2Seq(tokenizer)
-    if args.streaming:
-        blocks: Any = batches_of_text(train, tokenizer, length, args, collate)
-    else:
-        blocks = encode_blocks(train, tokenizer, length)
+    blocks: Any = None if args.streaming else encode_blocks(train, tokenizer, length)
+    if args.streaming or args.bpe_dropout:
+        text = train if args.streaming else MemoryStream(train, StreamedBadLines("error", "documents"), PIECE)
+        batches = batches_of_text(text, tokenizer, length, args, collate)
+        if args.max_steps <= 0:
+            args.max_steps = count_steps(blocks, batches, args)
+        args.streaming = True  # whatever the text comes from
+        args.check_streaming()
+        blocks = batches
     validation_blocks = encode_blocks(validation, tokenizer, length)
     model.generation_config.update(do_sample=True, max_new_tokens=length // 2)
     folder = begin_output(args, recipe, given, model, tokenizer, blocks)

@@ -22,7 +22,7 @@ from .streamed_text import batches_of_pairs, sample_texts, stream_pairs
 from .text_data import load_pairs, read_pairs
 from .text_streams import TextStream
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .training import begin_output, check_output, settle_tokens, tokenizer_for, train_and_measure
 
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
@@ -74,6 +74,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         if rows is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
+    settle_tokens(args, given, model, data.max_length if stream is not None else max(encoded["train"]["length"][:]))
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     if stream is not None:
         encoded["train"] = batches_of_pairs(stream, tokenizer, data, args, collate)

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from transformer_theatre.modeling.progress import progress_bar
 
 from .averaging import ExponentialAverage
+from .dropout_rows import BeginEpoch, DropoutRows
 from .interruption import StopAtSignal, rows_of
 from .length_grouping import LengthGroupedSampler
 from .noam import noam_schedule
@@ -160,6 +161,10 @@ class TheatreTrainer(Seq2SeqTrainer):
         if isinstance(self.train_dataset, StreamBatches):
             self.stream = StreamKeeper(self.train_dataset, args.world_size * args.gradient_accumulation_steps)
             self.add_callback(self.stream)
+        self.dropped = None
+        if args.bpe_dropout and self.stream is None:
+            self.dropped = self._rows_with_dropout()
+            self.add_callback(BeginEpoch(self.dropped))
         self.signal = StopAtSignal()
         self.add_callback(self.signal)
         self.remove_callback(ProgressCallback)
@@ -172,19 +177,36 @@ class TheatreTrainer(Seq2SeqTrainer):
             numbers = BatchNumbers(args.max_steps * args.gradient_accumulation_steps)
             return self._loader(self.train_dataset, numbers, StreamBatches.first)
         if not args.max_tokens_per_batch:
-            return super().get_train_dataloader()
+            if self.dropped is None:
+                return super().get_train_dataloader()
+            size = self._train_batch_size
+            return self._get_dataloader(self.dropped, "training", size, self._get_train_sampler, is_training=True)
         pairs = self.model.config.is_encoder_decoder
         dataset: Any = self.train_dataset
+        lengths = lengths_of(dataset, ["input_ids", "labels"] if pairs else ["input_ids"])
         sampler = TokenBatchSampler(
-            lengths_of(dataset, ["input_ids", "labels"] if pairs else ["input_ids"]),
+            lengths if self.dropped is None else self.dropped.expected_lengths(lengths),
             args.max_tokens_per_batch,
             seed=args.seed,
             world_size=args.world_size,
             rank=args.process_index,
             accumulation_steps=args.gradient_accumulation_steps,
         )
-        rows = self._remove_unused_columns(dataset, description="training")
+        rows = self.dropped or self._remove_unused_columns(dataset, description="training")
         return self._loader(rows, sampler, self.data_collator)
+
+    def _rows_with_dropout(self) -> DropoutRows:
+        args: Any = self.args
+        tables: Any = self.train_dataset
+        return DropoutRows(
+            tables,
+            self.processing_class,  # type: ignore[arg-type]
+            args.bpe_dropout,
+            seed=args.seed,
+            sides=args.bpe_dropout_sides,
+            most=getattr(self.model.config, "max_position_embeddings", None),
+            max_tokens=args.max_tokens_per_batch,
+        )
 
     def _loader(self, rows: Any, sampler: Sampler[list[int]], collate: Any) -> DataLoader:
         args: Any = self.args
@@ -260,7 +282,8 @@ class TheatreTrainer(Seq2SeqTrainer):
         if self.stream is not None:
             return self.stream.origins
         dataset: Any = self.train_dataset
-        return [dataset[row].get("origin", f"row {row + 1}") for row in rows_of(inputs, dataset)]
+        rows = rows_of(inputs, dataset) if self.dropped is None else self.dropped.rows_of(inputs)
+        return [dataset[row].get("origin", f"row {row + 1}") for row in rows]
 
     def _save_checkpoint(self, model, trial):
         """Save a checkpoint, or leave nothing of it behind.

@@ -1,5 +1,6 @@
 """What every training script does: start or resume, train, save, and measure."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
 from .averaging import EMA_FILE, average_checkpoints, checkpoints_to_average
+from .batch_fit import tokens_that_fit
 from .interruption import FINGERPRINT, StoppedBySignalError, check_fingerprint, fingerprint, lock_folder
 from .run_folder import begin_folder, check_folder, write_json
 from .stream_batches import STREAM_FILE
@@ -88,6 +90,30 @@ def begin_output(
             begin_folder(folder, contents, name=recipe.name, resume=resumes(args))
             write_json(folder / FINGERPRINT, begun)
     return folder
+
+
+def settle_tokens(args: RunArguments, given: dict[str, Any], model: PreTrainedModel, longest: int):
+    """Put a number in the place of `max_tokens_per_batch: auto`, also in the recipe as it is run.
+
+    A run that goes on takes the number that it began with.
+
+    Args:
+        args: of the run.
+        given: the recipe as run.
+        model: of the run.
+        longest: tokens of the longest side of a row.
+
+    Raises:
+        ValueError: not even one row fits the device.
+    """
+    if args.max_tokens_per_batch != "auto":
+        return
+    begun = Path(args.output_dir or "") / FINGERPRINT
+    if resumes(args) and begun.is_file():
+        args.max_tokens_per_batch = json.loads(begun.read_text(encoding="utf-8")).get("max_tokens_per_batch")
+    if not isinstance(args.max_tokens_per_batch, int):
+        args.max_tokens_per_batch = tokens_that_fit(model, args, longest)
+    given["max_tokens_per_batch"] = args.max_tokens_per_batch
 
 
 def batching(args: RunArguments) -> dict[str, Any]:
