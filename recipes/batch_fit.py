@@ -198,6 +198,7 @@ def _release():
 @contextlib.contextmanager
 def _as_before(model: PreTrainedModel) -> Iterator[None]:
     """Put weights, mode, gradients, device and random states back."""
+    anywhere: Any = model
     device, training = model.device, model.training
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     devices = range(torch.accelerator.device_count()) if torch.accelerator.is_available() else ()
@@ -207,6 +208,6 @@ def _as_before(model: PreTrainedModel) -> Iterator[None]:
             yield
         finally:
             model.zero_grad(set_to_none=True)
-            model.to(device).train(training)
+            anywhere.to(device).train(training)
             model.load_state_dict(weights)
             _release()

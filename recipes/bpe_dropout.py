@@ -66,7 +66,7 @@ class BpeDropout:
         odd = [name for name in ("byte_fallback", "fuse_unk", "ignore_merges") if model.get(name)]
         odd += [name for name in ("continuing_subword_prefix", "end_of_word_suffix", "unk_token") if model.get(name)]
         if model["type"] != "BPE" or odd or self._words is None:
-            what = f"with {', '.join(odd)}" if odd else f"of type {model['type']}"
+            what = f"with {', '.join(odd)}" if model["type"] == "BPE" else f"of type {model['type']}"
             raise ValueError(f'bpe_dropout needs a byte-level BPE tokenizer (tokenizer: "bpe"), not one {what}.')
         self._vocabulary: dict[str, int] = model["vocab"]
         pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]

@@ -13,6 +13,7 @@ from transformers.utils import logging
 from .arguments import Recipe, RunArguments
 from .averaging import EMA_FILE, average_checkpoints, checkpoints_to_average
 from .batch_fit import tokens_that_fit
+from .bpe_dropout import BpeDropout
 from .interruption import FINGERPRINT, StoppedBySignalError, check_fingerprint, fingerprint, lock_folder
 from .run_folder import begin_folder, check_folder, write_json
 from .stream_batches import STREAM_FILE
@@ -138,11 +139,18 @@ def tokenizer_for(
         name: a key of `make`, or a folder or Hub repository that holds a tokenizer.
         args: of the run.
         make: what trains each kind of tokenizer.
+
+    Raises:
+        ValueError: it cannot be loaded, or is none that `bpe_dropout` can be used with.
     """
     checkpoint = last_checkpoint(args)
     if checkpoint is not None:
-        return load_tokenizer(checkpoint)
-    return make[name]() if name in make else load_tokenizer(name)
+        tokenizer = load_tokenizer(checkpoint)
+    else:
+        tokenizer = make[name]() if name in make else load_tokenizer(name)
+    if args.bpe_dropout:
+        BpeDropout(tokenizer, args.bpe_dropout)  # now, before anything is written
+    return tokenizer
 
 
 def same_model(model: PreTrainedModel, checkpoint: str | None):

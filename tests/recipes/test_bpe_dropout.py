@@ -205,7 +205,7 @@ def test_batches_hold_the_budget_in_every_epoch_and_hardly_a_row_stays_whole(tab
             )
     assert len(counts) == 1
     assert whole < 0.05 * 2 * 400 * 3
-    assert tokens / padded > 0.7
+    assert tokens / padded > 0.65  # the two sides are of unrelated lengths
 
 
 def test_a_row_that_just_fits_a_batch_is_read_without_dropout(tokenizer):
