@@ -263,6 +263,17 @@ class RunArguments(Seq2SeqTrainingArguments):
                 f"dataloader_num_workers={self.dataloader_num_workers} must be 0 or 1 for a stream: it is read in its order, by "
                 "one process."
             )
+        if not self.max_tokens_per_batch and self.train_sampling_strategy not in ("random", "group_by_length"):
+            raise ValueError(
+                f"train_sampling_strategy={self.train_sampling_strategy} is not for a stream, which is drawn from a buffer: give "
+                "random or group_by_length."
+            )
+        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+            if getattr(getattr(self, name), "value", getattr(self, name)) == "epoch":
+                raise ValueError(
+                    f"{name}=epoch is not for a stream, whose epochs have no known length: give steps, and "
+                    f"{name.replace('strategy', 'steps')}."
+                )
         if self.ignore_data_skip:
             raise ValueError("ignore_data_skip is not for a stream: it goes on where it was, without reading again.")
 

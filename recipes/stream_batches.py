@@ -130,7 +130,8 @@ class StreamBatches(Dataset):
             if count == _FINGERPRINT_ROWS:
                 break
         text.restart()
-        return f"a stream of {', '.join(text.describe())}, whose first {count:,} rows have checksum {digest.hexdigest()[:16]}"
+        what = f"{self.rows.describe()} from {', '.join(text.describe())}"
+        return f"a stream of {what}, whose first {count:,} rows have checksum {digest.hexdigest()[:16]}"
 
     def _rewind(self):
         self._state, self._noted = self._begin, False

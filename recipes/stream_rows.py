@@ -34,6 +34,9 @@ class StreamRows(Protocol):
     def encode(self, rows: Sequence[Any]) -> list[tuple[Any, Features]]:
         """Turn rows into what a model takes; those that cannot be used are reported and left out."""
 
+    def describe(self) -> str:
+        """Say what is read: where that changes, it is other data."""
+
     def dump(self, row: Any) -> Any:
         """Turn a row into what JSON can hold."""
 
@@ -96,6 +99,10 @@ class PairRows:
                 source, target = self._drop(row, source, target)
                 kept.append((row, {"input_ids": source, "attention_mask": [1] * len(source), "labels": target}))
         return kept
+
+    def describe(self) -> str:
+        """Say what is read."""
+        return f"pairs of at most {self.max_length} tokens on a side"
 
     def dump(self, row: TextRow) -> list[Any]:
         """Turn a pair into what JSON can hold."""
@@ -206,6 +213,10 @@ class PackedRows:
             labels = [IGNORED, *ids[1:]]
             encoded.append((row, {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}))
         return encoded
+
+    def describe(self) -> str:
+        """Say what is read."""
+        return f"rows of {self.length} tokens"
 
     def dump(self, row: PackedRow) -> list[str]:
         """Turn a row into what JSON can hold."""

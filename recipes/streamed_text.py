@@ -105,14 +105,29 @@ def batches_of_text(
     return _batches(rows, args, collate)
 
 
-def count_steps(blocks: Dataset, batches: StreamBatches, args: RunArguments) -> int:
-    """Estimate how many updates `num_train_epochs` are of text whose words are split anew each epoch.
+def become_stream(args: RunArguments, blocks: Dataset, batches: StreamBatches):
+    """Let a run, whose text has another number of rows each epoch, count steps in place of epochs.
 
     Args:
+        args: of the run: `num_train_epochs`, and what happens each epoch, become numbers of steps.
         blocks: the text in rows, split as the tokenizer does it.
         batches: of the same text with dropout.
-        args: of the run.
+
+    Raises:
+        ValueError: an option does not go with a stream.
     """
+    epoch = _steps_of_epoch(blocks, batches, args)
+    if args.max_steps <= 0:
+        args.max_steps = max(1, math.ceil(args.num_train_epochs * epoch))
+    for name in ("eval", "save", "logging"):
+        if getattr(args, f"{name}_strategy") == "epoch":
+            setattr(args, f"{name}_strategy", type(args.logging_strategy)("steps"))
+            setattr(args, f"{name}_steps", max(1, math.ceil(epoch)))
+    args.streaming = True
+    args.check_streaming()
+
+
+def _steps_of_epoch(blocks: Dataset, batches: StreamBatches, args: RunArguments) -> float:
     tokens: Any = args.max_tokens_per_batch
     rows: Any = batches.rows
     text, length, growth = rows.text, rows.length, []
@@ -127,8 +142,7 @@ def count_steps(blocks: Dataset, batches: StreamBatches, args: RunArguments) -> 
     in_update = (
         (tokens // length if tokens else args.train_batch_size) * args.world_size * args.gradient_accumulation_steps
     )
-    epoch = predicted * dropped_tokens / max(1, plain_tokens) / (length - 1) / in_update
-    return max(1, math.ceil(args.num_train_epochs * epoch))
+    return predicted * dropped_tokens / max(1, plain_tokens) / (length - 1) / in_update
 
 
 def _batches(rows: StreamRows, args: RunArguments, collate: Callable) -> StreamBatches:

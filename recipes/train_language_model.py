@@ -15,7 +15,7 @@ from .evaluation import likelihood, longest_row
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .run_folder import write_metrics
-from .streamed_text import batches_of_text, count_steps, sample_texts, stream_documents
+from .streamed_text import batches_of_text, become_stream, sample_texts, stream_documents
 from .text_data import load_documents, read_documents
 from .text_streams import MemoryStream, TextStream
 from .tokenization import PIECE, encode_blocks, train_bpe_tokenizer, train_character_tokenizer
@@ -63,10 +63,8 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     if args.streaming or args.bpe_dropout:
         text = train if args.streaming else MemoryStream(train, StreamedBadLines("error", "documents"), PIECE)
         batches = batches_of_text(text, tokenizer, length, args, collate)
-        if args.max_steps <= 0:
-            args.max_steps = count_steps(blocks, batches, args)
-        args.streaming = True  # whatever the text comes from
-        args.check_streaming()
+        if not args.streaming:
+            become_stream(args, blocks, batches)
         blocks = batches
     validation_blocks = encode_blocks(validation, tokenizer, length)
     model.generation_config.update(do_sample=True, max_new_tokens=length // 2)

@@ -164,7 +164,10 @@ def test_other_text_is_noticed_where_a_stream_goes_on(run, corpus, capsys):
     path = corpus / "train.en"
     path.write_text(path.read_text(encoding="utf-8").replace("HUND", "HUNT"), encoding="utf-8")
     assert run("pairs", *lines, options=["--resume_from_checkpoint", "true"]) == 2
-    assert re.search("its training data was a stream of train.de of .* whose first 64 rows", capsys.readouterr().err)
+    assert re.search(
+        "its training data was a stream of pairs of at most 256 tokens on a side from train.de of .* whose first 64 rows",
+        capsys.readouterr().err,
+    )
     path.write_text(path.read_text(encoding="utf-8").replace("HUNT", "HUND"), encoding="utf-8")
     assert run("pairs", *lines, options=["--resume_from_checkpoint", "true", "--shuffle_buffer", "20"]) == 2
     assert "its shuffle_buffer was 30, and is 20 now" in capsys.readouterr().err
@@ -174,6 +177,18 @@ MISTAKES = {
     "no steps": ("pairs", ["streaming: true", "max_steps: -1"], [], "streaming needs max_steps"),
     "workers": ("pairs", ["streaming: true", "dataloader_num_workers: 2"], [], "must be 0 or 1 for a stream"),
     "skipping": ("pairs", ["streaming: true", "ignore_data_skip: true"], [], "ignore_data_skip is not for a stream"),
+    "order": (
+        "pairs",
+        ["streaming: true", "train_sampling_strategy: sequential"],
+        [],
+        "train_sampling_strategy=sequential is not for a stream",
+    ),
+    "epochs": (
+        "pairs",
+        ["streaming: true", "eval_strategy: epoch"],
+        [],
+        "eval_strategy=epoch is not for a stream, whose epochs have no known length: give steps, and eval_steps",
+    ),
     "no validation": (
         "text",
         ["streaming: true", "max_steps: 3", "validation_text:"],
@@ -236,7 +251,7 @@ def test_workers_make_the_same_run(run, tmp_path):
 @pytest.mark.parametrize("how", ["streaming: true", "bpe_dropout_sides: both"], ids=["stream", "map-style"])
 def test_two_processes_train_like_one_that_accumulates_and_go_on_like_it(recipe_file, corpus, tmp_path, run, how):
     lines = [how, "bpe_dropout: 0.2", "shuffle_buffer: 30", "max_tokens_per_batch: 300", "optim: sgd", "max_steps: 12"]
-    lines += ['save_strategy: "steps"', "save_steps: 5", "logging_steps: 1"]
+    lines += ['save_strategy: "steps"', "save_steps: 5", "save_total_limit: 9", "logging_steps: 1"]
     assert run("pairs", *lines, "gradient_accumulation_steps: 2", folder="one") == 0
     expected = [entry["loss"] for entry in _log(tmp_path / "one") if "loss" in entry]
 
@@ -263,10 +278,12 @@ def _log(folder):
 
 
 def test_text_with_dropout_has_about_as_many_steps_as_epochs_of_it(run, tmp_path):
-    lines = ["per_device_train_batch_size: 2", "num_train_epochs: 2", 'save_strategy: "no"']
+    lines = ["per_device_train_batch_size: 2", "num_train_epochs: 2", "save_strategy: epoch", "eval_strategy: epoch"]
     assert run("text", *lines, folder="plain") == 0
     assert run("text", *lines, "bpe_dropout: 1.0", folder="bytes") == 0
     steps = [_log(tmp_path / name)[-1]["step"] for name in ("plain", "bytes")]
+    measured = [entry["step"] for entry in _log(tmp_path / "bytes") if "eval_loss" in entry]
+    assert measured[0] == pytest.approx(steps[1] / 2, abs=1)
     text = (tmp_path / "text" / "train.txt").read_text(encoding="utf-8")
     assert steps[1] == pytest.approx(2 * len(text) / 31 / 2, rel=0.05)
     assert steps[1] > 1.5 * steps[0]
