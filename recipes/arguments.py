@@ -15,6 +15,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.utils import logging
 
 from .anchor import check_anchor
+from .bpe_dropout import SIDES
 from .optimizers import check_optimizer
 
 
@@ -147,12 +148,12 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
             "gradient_accumulation_steps",
             "generation_num_beams",
             "save_total_limit",
-            "max_tokens_per_batch",
             "average_last",
             "average_best",
             "eval_num_beams",
             "early_stopping_patience",
             "fsdp_size",
+            "tokenizer_samples",
         ],
         (lambda value: value >= 1, "1 or more"),
     ),
@@ -177,6 +178,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "muon_learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
     "noam_factor": (lambda value: 0 < value < math.inf, "above 0"),
     "ema_decay": (lambda value: 0 < value < 1, "above 0, and below 1"),
+    "shuffle_buffer": (lambda value: value >= 2, "2 or more"),
+    "max_tokens_per_batch": (lambda value: value == "auto" or value >= 1, '1 or more, or "auto"'),
+    "bpe_dropout": (lambda value: 0 <= value <= 1, "between 0 and 1"),
+    "bpe_dropout_sides": (lambda value: value in SIDES, f"one of {', '.join(SIDES)}"),
 }
 
 
@@ -220,12 +225,35 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=None,
         metadata={"help": "evaluations without a better metric_for_best_model, after which training ends"},
     )
-    max_tokens_per_batch: int | None = field(
+    max_tokens_per_batch: int | str | None = field(
         default=None,
         metadata={
             "help": "tokens, padding counted, of source and target together, in a batch of one device; in place of "
-            "per_device_train_batch_size and train_sampling_strategy"
+            'per_device_train_batch_size and train_sampling_strategy; "auto": as many as fit the device'
         },
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "read the training text while training on it, from files or the Hub; needs max_steps"},
+    )
+    shuffle_buffer: int = field(
+        default=10_000, metadata={"help": "rows of a stream that are held, to be drawn from at random"}
+    )
+    tokenizer_samples: int = field(
+        default=100_000,
+        metadata={
+            "help": "rows at the beginning of a stream (pairs, documents, lines) that its tokenizer is trained on"
+        },
+    )
+    bpe_dropout: float = field(
+        default=0.0,
+        metadata={
+            "help": "probability of leaving out a merge of two pieces of a word, anew each epoch (BPE-dropout, Provilkov "
+            "et al., 2020: 0.1); in training only"
+        },
+    )
+    bpe_dropout_sides: str = field(
+        default="both", metadata={"help": 'of pairs, where bpe_dropout applies: "source", "target" or "both"'}
     )
     noam_factor: float | None = field(
         default=None,
@@ -282,12 +310,15 @@ class RunArguments(Seq2SeqTrainingArguments):
         Raises:
             ValueError: an option is out of its range.
         """
+        if isinstance(self.max_tokens_per_batch, str) and self.max_tokens_per_batch != "auto":
+            self.max_tokens_per_batch = _whole_number("max_tokens_per_batch", self.max_tokens_per_batch)
         for name, (fits, right) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not fits(value):
                 raise ValueError(f"{name}={value} must be {right}.")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise ValueError(f"num_train_epochs={self.num_train_epochs} must be above 0, or max_steps be given.")
+        self.check_streaming()
         averages = [name for name in ("average_last", "average_best", "ema_decay") if getattr(self, name)]
         if len(averages) > 1:
             raise ValueError(f"Give one of {' and '.join(averages)}: a model has one average.")
@@ -306,6 +337,42 @@ class RunArguments(Seq2SeqTrainingArguments):
                 f"Only one of {self.n_gpu} GPUs is used; `torchrun --nproc_per_node {self.n_gpu}` uses all."
             )
             self._n_gpu = 1
+
+    def check_streaming(self):
+        """Check what a stream needs.
+
+        Raises:
+            ValueError: it is missing, or another option does not go with a stream.
+        """
+        if not self.streaming:
+            return
+        if self.max_steps <= 0:
+            raise ValueError("streaming needs max_steps: how many steps an epoch of a stream has is not known.")
+        if self.dataloader_num_workers > 1:
+            raise ValueError(
+                f"dataloader_num_workers={self.dataloader_num_workers} must be 0 or 1 for a stream: it is read in its order, by "
+                "one process."
+            )
+        if not self.max_tokens_per_batch and self.train_sampling_strategy not in ("random", "group_by_length"):
+            raise ValueError(
+                f"train_sampling_strategy={self.train_sampling_strategy} is not for a stream, which is drawn from a buffer: give "
+                "random or group_by_length."
+            )
+        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+            if getattr(getattr(self, name), "value", getattr(self, name)) == "epoch":
+                raise ValueError(
+                    f"{name}=epoch is not for a stream, whose epochs have no known length: give steps, and "
+                    f"{name.replace('strategy', 'steps')}."
+                )
+        if self.ignore_data_skip:
+            raise ValueError("ignore_data_skip is not for a stream: it goes on where it was, without reading again.")
+
+
+def _whole_number(name: str, word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f'{name}={word!r} must be a whole number, or "auto".') from None
 
 
 # Options that say where a run is and who may publish it, not how it trains: they are no part of its recipe.yaml.
@@ -483,6 +550,11 @@ COMMON_TRAINING_ARGUMENTS = [
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
     "max_tokens_per_batch",
+    "streaming",
+    "shuffle_buffer",
+    "tokenizer_samples",
+    "bpe_dropout",
+    "bpe_dropout_sides",
     "gradient_accumulation_steps",
     "train_sampling_strategy",
     "learning_rate",

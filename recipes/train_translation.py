@@ -1,7 +1,8 @@
 """Task "translation": train an encoder-decoder, the original Transformer or an LSTM, from scratch on pairs of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from .model_card import escape, write_model_card
 from .models import load
 from .references import group_references, references_of
 from .run_folder import write_metrics
+from .streamed_text import batches_of_pairs, sample_texts, stream_pairs
 from .symbol_tokenizer import train_symbol_tokenizer
 from .text_data import load_pairs, read_pairs
+from .text_streams import TextStream
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
 from .training import (
     AS_SAVED,
     begin_output,
     check_output,
     measure_saved,
+    settle_tokens,
     tokenizer_for,
     train_and_measure,
     trained_model,
@@ -67,22 +71,27 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     (model_args, data, args), given = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
-    splits = {split: read_split(data, split) for split in ("train", "validation", "test")}
-    if splits["train"] is None:
+    stream = stream_pairs(data) if args.streaming else None
+    splits = {split: read_split(data, split) for split in ("train", "validation", "test")[args.streaming :]}
+    pairs = splits.get("train")
+    if pairs is None and stream is None:
         raise ValueError("There is nothing to train on: give train_source (and train_target), or dataset.")
-    if data.max_train_samples:
-        splits["train"] = splits["train"].select(range(min(data.max_train_samples, len(splits["train"]))))
+    if pairs is not None and data.max_train_samples:
+        splits["train"] = pairs = pairs.select(range(min(data.max_train_samples, len(pairs))))
 
-    tokenizer = make_tokenizer(data, args, splits["train"], model_args)
-    encoded = {
-        split: encode_pairs(splits[split], tokenizer, data.max_length, data.bad_lines)
-        for split in ("train", "validation", "test")
-        if splits[split] is not None
+    tokenizer = make_tokenizer(data, args, stream or pairs, model_args)
+    encoded: dict[str, Any] = {
+        split: encode_pairs(rows, tokenizer, data.max_length, data.bad_lines)
+        for split, rows in splits.items()
+        if rows is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
+    settle_tokens(args, given, model, data.max_length if stream is not None else max(encoded["train"]["length"][:]))
+    collate = DataCollatorForSeq2Seq(tokenizer, model)
+    if stream is not None:
+        encoded["train"] = batches_of_pairs(stream, tokenizer, data, args, collate)
     folder = begin_output(args, recipe, given, model, tokenizer, encoded["train"])
 
-    collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(
         model,
         args,
@@ -92,7 +101,8 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         encoded.get("validation"),
         target_language=data.target_language,
     )
-    metrics["train_rows_too_long"] = len(splits["train"]) - len(encoded["train"])
+    if pairs is not None:
+        metrics["train_rows_too_long"] = len(pairs) - len(encoded["train"])
     test = as_test_set(encoded.get("test"), data)
     done = Translation(folder, trained_model(trainer), tokenizer, given, data, metrics, test, [])
     if trainer.is_world_process_zero():
@@ -164,14 +174,27 @@ def read_split(data: PairDataArguments, split: str) -> Dataset | None:
     )
 
 
-def make_tokenizer(data: PairDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
+def make_tokenizer(
+    data: PairDataArguments, args: RunArguments, train: Dataset | TextStream, model_args
+) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name, on both sides of the training text; or load it."""
     vocab_size = vocabulary_size(presets_for(AUTO_CLASS)[model_args.preset], model_args)
-    texts = [*train["source"], *train["target"]]
+
+    def texts() -> Iterable[str]:
+        if isinstance(train, TextStream):
+            return sample_texts(train, args.tokenizer_samples)
+        return chain(train["source"], train["target"])
+
+    def sides() -> tuple[Iterable[str], Iterable[str]]:
+        if isinstance(train, TextStream):
+            found = list(texts())  # source and target by turns
+            return found[::2], found[1::2]
+        return train["source"], train["target"]
+
     kinds = {
-        "bpe": lambda: train_bpe_tokenizer(texts, vocab_size, lowercase=data.lowercase),
-        "character": lambda: train_character_tokenizer(texts, appends_eos=True),
-        "symbol": lambda: train_symbol_tokenizer(train["source"], train["target"]),
+        "bpe": lambda: train_bpe_tokenizer(texts(), vocab_size, lowercase=data.lowercase),
+        "character": lambda: train_character_tokenizer(texts(), appends_eos=True),
+        "symbol": lambda: train_symbol_tokenizer(*sides()),
     }
     return tokenizer_for(data.tokenizer, args, kinds)
 

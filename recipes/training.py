@@ -14,13 +14,16 @@ from transformers.utils import logging
 
 from .arguments import Recipe, RunArguments
 from .averaging import average_checkpoints, checkpoints_to_average
+from .batch_fit import tokens_that_fit
 from .best_metric import check_best_metric
+from .bpe_dropout import BpeDropout
 from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .run_folder import begin_folder, check_folder, write_json
 from .sharding import check_sharding, load_weights, shard, whole_copy
 from .signals import SIGNALS
+from .stream_batches import StreamBatches
 from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
 
@@ -85,7 +88,7 @@ def begin_output(
     given: dict[str, Any],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    train: Dataset,
+    train: Dataset | StreamBatches,
 ) -> Path:
     """Begin the output folder, once for all processes; call it when nothing else can be wrong with the input any more.
 
@@ -98,7 +101,8 @@ def begin_output(
     begun = fingerprint(train, tokenizer, batching(args))
     if checkpoint is not None:
         then = check_fingerprint(Path(checkpoint).parent, begun)
-        same_updates(then, args, len(train), Path(checkpoint))
+        rows = None if isinstance(train, StreamBatches) else len(train)
+        same_updates(then, args, rows, Path(checkpoint))
         nothing_newer(folder, Path(checkpoint))
     with args.main_process_first(local=False, desc="beginning the output folder"):
         if args.process_index == 0:
@@ -110,16 +114,44 @@ def begin_output(
     return folder
 
 
+def settle_tokens(args: RunArguments, given: dict[str, Any], model: PreTrainedModel, longest: int):
+    """Put a number in the place of `max_tokens_per_batch: auto`, also in the recipe as it is run.
+
+    A run that goes on takes the number that it began with.
+
+    Args:
+        args: of the run.
+        given: the recipe as run.
+        model: of the run.
+        longest: tokens of the longest side of a row.
+
+    Raises:
+        ValueError: not even one row fits the device.
+    """
+    if args.max_tokens_per_batch != "auto":
+        return
+    begun = Path(args.output_dir or "") / FINGERPRINT
+    if resumes(args) and begun.is_file():
+        args.max_tokens_per_batch = json.loads(begun.read_text(encoding="utf-8")).get("division", {}).get("tokens")
+    if not isinstance(args.max_tokens_per_batch, int):
+        args.max_tokens_per_batch = tokens_that_fit(model, args, longest)
+    given["max_tokens_per_batch"] = args.max_tokens_per_batch
+
+
 def batching(args: RunArguments) -> dict[str, Any]:
     """What decides which rows are in which update, and what else decides how a run goes on: `settings` may change."""
     values = {name: getattr(args, name) for name in _SETTINGS}
     settings = {name: str(getattr(value, "value", value)) for name, value in values.items()}
     order = "tokens" if args.max_tokens_per_batch else str(getattr(args, "train_sampling_strategy", "random"))
+    more: dict[str, Any] = {"shuffle_buffer": args.shuffle_buffer} if args.streaming else {}
+    if args.bpe_dropout:
+        more |= {"bpe_dropout": args.bpe_dropout, "bpe_dropout_sides": args.bpe_dropout_sides}
     return {
         "seed": args.seed,
         "order of rows": order,
-        "optimizer": str(getattr(args.optim, "value", args.optim)),
+        "optimizer": args.optimizer or str(getattr(args.optim, "value", args.optim)),
         "moving average": "kept" if args.ema_decay else "none",
+        **more,
         "division": asdict(division_of(args)),
         "settings": settings,
     }
@@ -128,6 +160,7 @@ def batching(args: RunArguments) -> dict[str, Any]:
 # What may change when a run goes on.
 _SETTINGS = [
     "learning_rate",
+    "muon_learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
     "noam_factor",
@@ -145,13 +178,13 @@ _SETTINGS = [
 ]
 
 
-def same_updates(then: Mapping[str, Any], args: RunArguments, rows: int, checkpoint: Path):
+def same_updates(then: Mapping[str, Any], args: RunArguments, rows: int | None, checkpoint: Path):
     """Make sure that updates are of the same rows as they were, on whatever number of processes.
 
     Args:
         then: fingerprint of the run that is to go on.
         args: to go on with.
-        rows: of the training data.
+        rows: of the training data; None: it is a stream.
         checkpoint: to go on from.
 
     Raises:
@@ -196,11 +229,18 @@ def tokenizer_for(
         name: a key of `make`, or a folder or Hub repository that holds a tokenizer.
         args: of the run.
         make: what trains each kind of tokenizer.
+
+    Raises:
+        ValueError: it cannot be loaded, or is none that `bpe_dropout` can be used with.
     """
     checkpoint = last_checkpoint(args)
     if checkpoint is not None:
-        return load_tokenizer(checkpoint)
-    return make[name]() if name in make else load_tokenizer(name)
+        tokenizer = load_tokenizer(checkpoint)
+    else:
+        tokenizer = make[name]() if name in make else load_tokenizer(name)
+    if args.bpe_dropout:
+        BpeDropout(tokenizer, args.bpe_dropout)  # now, before anything is written
+    return tokenizer
 
 
 def same_model(model: PreTrainedModel, checkpoint: str | None):
@@ -223,7 +263,7 @@ def train_and_measure(
     args: RunArguments,
     tokenizer: PreTrainedTokenizerBase,
     collate: Any,
-    train: Dataset,
+    train: Dataset | StreamBatches,
     validation: Dataset | None,
     *,
     text_bytes: int | None = None,
@@ -236,8 +276,8 @@ def train_and_measure(
         args: of the run; evaluation while training is turned off where there is no `validation`.
         tokenizer: saved beside the model.
         collate: makes a batch of rows.
-        train: rows of token ids.
-        validation: as `train`; pairs with their text.
+        train: rows of token ids, or a stream of them.
+        validation: rows of token ids; pairs with their text.
         text_bytes: of the validation text, where it is no pairs.
         target_language: code, see `score_texts`.
 
@@ -270,6 +310,8 @@ def train_and_measure(
         trainer.counters.load(Path(checkpoint))
         if trainer.average is not None:
             trainer.average.load(Path(checkpoint))
+        if trainer.stream is not None:
+            trainer.stream.load(Path(checkpoint))
     folder = Path(args.output_dir or "")
     with contextlib.ExitStack() as uncut:
         uncut.enter_context(SIGNALS.held())
@@ -281,7 +323,7 @@ def train_and_measure(
         metrics = {
             "train_steps": trainer.state.global_step,
             "train_loss": trainer.finite.mean(result.training_loss),
-            "train_rows": len(train),
+            **({} if isinstance(train, StreamBatches) else {"train_rows": len(train)}),
             **trainer.counters.figures(),
         }
         if args.skip_nonfinite:
