@@ -82,6 +82,8 @@ def test_a_recipe_runs_on_its_text_and_measures_what_it_answers_for(shared_data,
     if recipe == "multi30k-en-de/tiny":
         pytest.importorskip("sacremoses")
         words += ["--average_last", "1", "--save_strategy", "steps", "--save_steps", "1"]
+    if recipe == "summarisation-scitldr/small":
+        words += ["--max_length", "200", "--bad_lines", "skip"]  # nothing has taught this model when to end
     assert main(["train", recipe, *words]) == 0
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metric == (load_recipe(recipe).anchor or {"metric": metric})["metric"]
