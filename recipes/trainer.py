@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.compute
 import torch
@@ -276,9 +276,9 @@ class TheatreTrainer(CheckpointingTrainer):
 
     def _load_best_model(self):
         """Load the best checkpoint: also where devices share the weights, and its own moving average with it."""
-        best = Path(self.state.best_model_checkpoint or "")
-        if is_sharded(self.model):
-            load_weights(self.model, read_weights(best))
+        best, model = Path(self.state.best_model_checkpoint or ""), cast(Any, self.model)
+        if is_sharded(model):
+            load_weights(model, read_weights(best))
         else:
             super()._load_best_model()
         if self.average is not None:
