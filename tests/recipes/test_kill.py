@@ -1,5 +1,6 @@
 """SIGKILL at random moments: a run that goes on ends with the weights of one that was never interrupted, to the last bit."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -50,6 +51,15 @@ VARIANTS = {
         'eval_strategy: "steps"',
         "eval_steps: 5",
         "load_best_model_at_end: true",
+    ],
+    "BPE-dropout": ["bpe_dropout: 0.2", "max_tokens_per_batch: 800", "ema_decay: 0.9"],
+    "a stream, BPE-dropout": [
+        "streaming: true",
+        "shuffle_buffer: 30",
+        "max_tokens_per_batch: 400",
+        "gradient_accumulation_steps: 2",
+        "bpe_dropout: 0.2",
+        "average_last: 2",
     ],
 }
 
@@ -116,7 +126,8 @@ def test_a_run_that_is_killed_five_times_ends_with_the_same_weights(runs, tmp_pa
             time.sleep(rng.uniform(0, 0.2))
         else:
             time.sleep(moment)
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended just before
+            os.kill(child, signal.SIGKILL)
         code = runs.end()
         inside += (folder / SAVING).exists() and code == -signal.SIGKILL
         # What was finished stays: a kill loses the steps since the last checkpoint, and no more.
