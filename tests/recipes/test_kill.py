@@ -1,6 +1,5 @@
 """SIGKILL at random moments: a run that goes on ends with the weights of one that was never interrupted, to the last bit."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ pytestmark = [
 
 # Imports once, and runs each command in a process of its own. Saves are slowed down, so that one can be hit.
 DRIVER = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from transformer_theatre.recipes import checkpointing, theatre, train_translation
 
 write_manifest = checkpointing.write_manifest
@@ -38,10 +37,12 @@ for line in sys.stdin:
     if child == 0:
         os.dup2(2, 1)  # this output is for the test alone
         os._exit(theatre.main(json.loads(line)))
-    print(child, flush=True)
+    if sys.stdin.readline() == "kill\\n":
+        os.kill(child, signal.SIGKILL)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-RECIPE = ["max_steps: 40", "dropout: 0.1", 'save_strategy: "steps"', "save_steps: 5", "save_total_limit: 2"]
+STEPS = 40
+RECIPE = [f"max_steps: {STEPS}", "dropout: 0.1", 'save_strategy: "steps"', "save_steps: 5", "save_total_limit: 2"]
 # What keeps a state of its own, and must be found where it was.
 VARIANTS = {
     "rows, average of the last": ["average_last: 2", "gradient_accumulation_steps: 2"],
@@ -74,16 +75,23 @@ class Runs:
         )
 
     def start(self, folder, *more):
-        print(json.dumps([*self.words, "--output_dir", str(folder), *more]), file=self.driver.stdin, flush=True)
-        return self._read()
+        self._tell(json.dumps([*self.words, "--output_dir", str(folder), *more]))
 
-    def end(self):
-        return self._read()
+    def kill(self):
+        """Kill the process, if it has not ended yet; return its exit code."""
+        return self._end("kill")
 
-    def _read(self):
+    def wait(self):
+        return self._end("wait")
+
+    def _end(self, how):
+        self._tell(how)
         line = self.driver.stdout.readline()
         assert line, "the driver has ended"
         return int(line)
+
+    def _tell(self, line):
+        print(line, file=self.driver.stdin, flush=True)
 
 
 @pytest.fixture
@@ -113,37 +121,41 @@ def go_on(folder):
 def test_a_run_that_is_killed_five_times_ends_with_the_same_weights(runs, tmp_path):
     began = time.monotonic()
     runs.start(tmp_path / "whole")
-    assert runs.end() == 0, (tmp_path / "log").read_text(encoding="utf-8")
+    assert runs.wait() == 0, (tmp_path / "log").read_text(encoding="utf-8")
     seconds = time.monotonic() - began
 
     folder, rng = tmp_path / "killed", random.Random(time.time_ns())
-    moments = [rng.uniform(0.1, 0.9) * seconds for _ in range(3)]
-    inside, before = 0, 0
-    for moment in [None, *moments, None]:
-        child = runs.start(folder, *go_on(folder))
-        if moment is None:  # inside a save; the second time one that is under way with others finished
-            wait_for_save(folder, after=len(whole(folder)) if inside else 0)
-            time.sleep(rng.uniform(0, 0.2))
+    told, newest, kills, inside = [], 0, 0, 0
+    while kills < 5:
+        assert len(told) < 20, told
+        runs.start(folder, *go_on(folder))
+        if kills in (0, 3) and newest < STEPS:
+            wait_for_save(folder)
+            moment = rng.uniform(0, 0.15)
         else:
-            time.sleep(moment)
-        with contextlib.suppress(ProcessLookupError):  # it may have ended just before
-            os.kill(child, signal.SIGKILL)
-        code = runs.end()
-        inside += (folder / SAVING).exists() and code == -signal.SIGKILL
+            moment = rng.uniform(0.05, 0.9) * seconds * (1 - 0.8 * newest / STEPS)
+        time.sleep(moment)
+        killed = runs.kill() == -signal.SIGKILL
+        kills, inside = kills + killed, inside + (killed and (folder / SAVING).exists())
+        steps = [step for step, path in checkpoints_of(folder).items() if path in whole(folder)]
+        told.append(f"{moment:.3f} s: {'killed' if killed else 'done'} with checkpoints {steps}")
         # What was finished stays: a kill loses the steps since the last checkpoint, and no more.
-        newest = max((step for step, path in checkpoints_of(folder).items() if path in whole(folder)), default=0)
-        assert newest >= before, moments
-        before = newest
-    assert inside, "no kill hit a save"
+        assert max(steps, default=0) >= newest, told
+        newest = max(steps, default=0)
+    assert inside, f"no kill hit a save: {told}"
     runs.start(folder, *go_on(folder))
-    assert runs.end() == 0, (tmp_path / "log").read_text(encoding="utf-8")
+    assert runs.wait() == 0, (tmp_path / "log").read_text(encoding="utf-8")
     assert not (folder / SAVING).exists()
-    assert checksum(folder) == checksum(tmp_path / "whole"), moments
+    assert checksum(folder) == checksum(tmp_path / "whole"), told
 
 
-def wait_for_save(folder, after):
+def wait_for_save(folder):
+    """Wait until a save is under way; what an earlier one has left goes before."""
+    left = (folder / SAVING).exists()
     for _ in range(60_000):
-        if (folder / SAVING).exists() and len(whole(folder)) >= after:
+        there = (folder / SAVING).exists()
+        left = left and there
+        if there and not left:
             return
         time.sleep(0.001)
     raise TimeoutError

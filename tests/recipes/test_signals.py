@@ -81,7 +81,7 @@ def test_a_forked_worker_ends_by_sigterm_and_leaves_ctrl_c_to_its_parent():
 # Where the signal comes: in which function, at which of its calls, and the step whose checkpoint the run leaves.
 PLACES = {
     "preparation": (train_translation, "make_model", 1, None),
-    "step": (TheatreTrainer, "training_step", 5, 5),
+    "step": (TheatreTrainer, "training_step", 13, 13),
     "save": (CheckpointingTrainer, "_write_files", 1, 4),
     "validation": (TheatreTrainer, "prediction_step", 1, 6),
     "last step": (TheatreTrainer, "training_step", 14, 14),
