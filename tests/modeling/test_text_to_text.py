@@ -289,7 +289,7 @@ def test_a_model_from_nowhere_asks_for_its_tokenizer(model):
 
 
 def test_a_tokenizer_that_is_not_the_models_is_named(make_model, tokenizer):
-    known, unknown = "a", "house house"
+    known, unknown = "\n", "house house"
     size = max(tokenizer(known)["input_ids"]) + 1
     assert size < 259 <= max(tokenizer(unknown)["input_ids"])  # byte-level BPE: pieces of several bytes begin at 259
     short = make_model(vocab_size=size, source_vocab_size=259, share_encoder_decoder_embeddings=False)
