@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import sacrebleu
 
-from .arguments import TEXT_METRICS
 from .bootstrap import SIGNATURE, interval
+from .data_arguments import TEXT_METRICS
 from .moses import moses_lowercase
 from .rouge import Rouge
 from .symbol_error_rate import SymbolErrorRate

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from .arguments import RunArguments, parse_recipe
+from .arguments import parse_recipe
 from .cost import Assumptions, update_seconds
 from .devices import DEVICES, Device, find_device
 from .flops import training_flops
 from .measured_update import checkpoints_activations, measure_update
 from .memory import Bytes, TrainingMemory, training_memory
 from .model_arguments import model_config, presets_for, vocabulary_size
+from .run_arguments import RunArguments
 from .train import load_recipe, script
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from .arguments import PairDataArguments, RunArguments, TextDataArguments
 from .bad_lines import StreamedBadLines
 from .bpe_dropout import BpeDropout, draw_for
+from .data_arguments import PairDataArguments, TextDataArguments
 from .row_parsing import parse_fields
+from .run_arguments import RunArguments
 from .stream_batches import StreamBatches
 from .stream_rows import PackedRows, PairRows, StreamRows
 from .text_data import document_files, open_dataset, pair_files

@@ -9,13 +9,15 @@ from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from .anchor import verdict
-from .arguments import Recipe, RunArguments, TextDataArguments, parse_recipe
+from .arguments import Recipe, parse_recipe
 from .bad_lines import StreamedBadLines
+from .data_arguments import TextDataArguments
 from .evaluation import longest_row
 from .likelihood import bytes_of
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .models import load
+from .run_arguments import RunArguments
 from .run_folder import write_metrics
 from .streamed_text import batches_of_text, become_stream, sample_texts, stream_documents
 from .text_data import load_documents, read_documents

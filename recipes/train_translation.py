@@ -12,13 +12,15 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 from transformer_theatre.modeling.text_to_text import EXTRA_LENGTH
 
 from .anchor import verdict
-from .arguments import PairDataArguments, Recipe, RunArguments, parse_recipe
+from .arguments import Recipe, parse_recipe
 from .attention_picture import draw_attention, readable_tokens
+from .data_arguments import PairDataArguments
 from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .models import load
 from .references import group_references, references_of
+from .run_arguments import RunArguments
 from .run_folder import write_metrics
 from .streamed_text import batches_of_pairs, sample_texts, stream_pairs
 from .symbol_tokenizer import train_symbol_tokenizer

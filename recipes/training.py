@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .arguments import Recipe, RunArguments
+from .arguments import Recipe
 from .averaging import average_checkpoints, checkpoints_to_average
 from .batch_fit import tokens_that_fit
 from .best_metric import check_best_metric
@@ -20,6 +20,7 @@ from .bpe_dropout import BpeDropout
 from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
+from .run_arguments import RunArguments
 from .run_folder import begin_folder, check_folder, write_json
 from .sharding import check_sharding, load_weights, shard, whole_copy
 from .signals import SIGNALS

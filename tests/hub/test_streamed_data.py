@@ -17,7 +17,7 @@ api.upload_folder(repo_id="user/pairs", folder_path=sys.argv[1], repo_type="data
 READ = """
 import json, sys
 from pathlib import Path
-from transformer_theatre.recipes.arguments import PairDataArguments
+from transformer_theatre.recipes.data_arguments import PairDataArguments
 from transformer_theatre.recipes.streamed_text import stream_pairs
 text = stream_pairs(PairDataArguments(dataset="user/pairs", source_field="translation.de", target_field="translation.en"))
 place = Path(sys.argv[1]) / "place.json"

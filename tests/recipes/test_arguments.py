@@ -2,8 +2,6 @@ import pytest
 
 from transformer_theatre import TransformerForConditionalGeneration
 from transformer_theatre.recipes.arguments import (
-    PairDataArguments,
-    RunArguments,
     find_recipe,
     help_text,
     options_of,
@@ -11,7 +9,9 @@ from transformer_theatre.recipes.arguments import (
     read_recipe,
     shipped_recipes,
 )
+from transformer_theatre.recipes.data_arguments import PairDataArguments
 from transformer_theatre.recipes.model_arguments import model_arguments, model_config, presets_for
+from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.run_folder import begin_folder
 from transformer_theatre.recipes.train import SCRIPTS, for_text_of, script
 

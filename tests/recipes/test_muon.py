@@ -13,9 +13,9 @@ from transformer_theatre import (
     TransformerConfig,
     TransformerForConditionalGeneration,
 )
-from transformer_theatre.recipes.arguments import RunArguments
 from transformer_theatre.recipes.muon import MuonBeside, hidden_matrices, with_muon
 from transformer_theatre.recipes.noam import noam_rate, noam_schedule
+from transformer_theatre.recipes.run_arguments import RunArguments
 
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")

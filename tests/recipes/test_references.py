@@ -2,7 +2,7 @@ import pytest
 import sacrebleu
 from datasets import Dataset
 
-from transformer_theatre.recipes.arguments import TEXT_METRICS
+from transformer_theatre.recipes.data_arguments import TEXT_METRICS
 from transformer_theatre.recipes.metrics import score_texts
 from transformer_theatre.recipes.references import group_references, references_of
 

@@ -19,9 +19,9 @@ from transformer_theatre import (
     TransformerConfig,
     TransformerForConditionalGeneration,
 )
-from transformer_theatre.recipes.arguments import RunArguments
 from transformer_theatre.recipes.metrics import score_texts
 from transformer_theatre.recipes.noam import noam_rate
+from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.run_counters import COUNTERS_FILE
 from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
 from transformer_theatre.recipes.trainer import TheatreTrainer

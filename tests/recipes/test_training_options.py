@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
-from transformer_theatre.recipes.arguments import RunArguments
 from transformer_theatre.recipes.measured_update import KeptBytes
 from transformer_theatre.recipes.noam import noam_rate
+from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.train import load_recipe, train
 
 
