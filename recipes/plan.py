@@ -125,6 +125,8 @@ def make_plan(name: str, overrides: Sequence[str], devices: int = 1, mean_length
         source = 0
         target = data.row_length or getattr(config, "max_position_embeddings", None) or 128
     rows = args.per_device_train_batch_size
+    if args.max_tokens_per_batch == "auto":
+        raise ValueError("max_tokens_per_batch=auto is found on the device when a run begins: give the plan a number.")
     if args.max_tokens_per_batch:
         rows = max(1, args.max_tokens_per_batch // (source + target))
     with torch.device("meta"):

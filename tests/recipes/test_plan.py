@@ -98,6 +98,7 @@ def test_the_command_says_what_fits_and_what_it_costs(capsys):
         (["wmt14-en-de/base", "--devices", "0"], "devices=0 must be 1 or more"),
         (["wmt14-en-de/base", "--fsdp_size", "3", "--devices", "8"], "fsdp_size=3 must divide devices=8"),
         (["wmt14-en-de/base", "--device", "V100-32GB", "--warmup_step", "3"], "did you mean 'warmup_steps'"),
+        (["wmt14-en-de/base", "--max_tokens_per_batch", "auto"], "give the plan a number"),
         (["wmt14-en-de/huge"], "There is no recipe 'wmt14-en-de/huge'"),
     ],
 )
