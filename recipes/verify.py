@@ -35,6 +35,16 @@ tolerance. RECIPE and all further options are those of `theatre train`. Prints P
 
 Writes RUN-verification.json beside the runs. Exit code 0: PASS; 1: FAIL, or the figure was not measured; 2: the input was wrong."""
 
+# Options that change nothing of what is learnt.
+_BESIDE = {
+    "task",
+    "disable_tqdm",
+    "logging_steps",
+    "report_to",
+    "use_cpu",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+}
 # What `verify` decides itself.
 _OWN = {"seed": "--seeds 1", "resume_from_checkpoint": "nothing", "overwrite": "nothing"}
 
@@ -155,7 +165,8 @@ def departures(folder: Path, given: dict[str, Any], strict: bool) -> dict[str, A
         strict: the seed counts too.
     """
     there = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-    keys = [key for key in dict.fromkeys([*there, *given]) if key != "task" and (strict or key != "seed")]
+    beside = _BESIDE if strict else _BESIDE | {"seed"}
+    keys = [key for key in dict.fromkeys([*there, *given]) if key not in beside]
     return {key: [there.get(key), given.get(key)] for key in keys if there.get(key) != given.get(key)}
 
 
