@@ -45,6 +45,11 @@ class StopAtSignal(TrainerCallback):
         self._epoch_ends = control.should_training_stop or control.should_epoch_stop or state.epoch == int(state.epoch)
         self._look(args, state, control)
 
+    def on_evaluate(self, args, state, control, **kwargs):
+        """Look for a signal that came during a validation: the step before it is saved, and no other one made."""
+        if not self.stopping:
+            self._look(args, state, control)
+
     def on_epoch_end(self, args, state, control, **kwargs):
         """Look once more when all is known that the end of an epoch brings."""
         self._epoch_ends = False
