@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from transformer_theatre import TransformerConfig, TransformerForConditionalGeneration
-from transformer_theatre.recipes.arguments import RunArguments
+from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.text_data import read_pairs
 from transformer_theatre.recipes.tokenization import encode_pairs, train_bpe_tokenizer
 from transformer_theatre.recipes.trainer import TheatreTrainer

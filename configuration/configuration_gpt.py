@@ -44,7 +44,7 @@ class GPTConfig(PreTrainedConfig):
     """
 
     model_type = "theatre_gpt"
-    keys_to_ignore_at_inference = ["past_key_values", "task_loss", "lm_loss"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "task_loss", "lm_loss"]
     attribute_map = {"hidden_size": "d_model", "intermediate_size": "ffn_dim"}
     base_model_tp_plan = {
         "layers.*.self_attention.q_proj": "colwise",

@@ -45,7 +45,7 @@ class LSTMConfig(PreTrainedConfig):
     """
 
     model_type = "theatre_lstm"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
     # The library sizes caches by it; a state is one "head".
     num_attention_heads = 1
 

@@ -65,7 +65,7 @@ class TransformerConfig(PreTrainedConfig):
     """
 
     model_type = "theatre_transformer"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
     attribute_map = {
         "hidden_size": "d_model",
         "num_hidden_layers": "encoder_layers",

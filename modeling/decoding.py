@@ -16,6 +16,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import EncoderDecoderCache, PreTrainedModel
 
+from .cache_names import by_library_name, cache_of
+
 
 def length_penalty(length: int, alpha: float) -> float:
     """Return ((5 + length) / 6) ** alpha, equation 14 of Wu et al., 2016; `length` counts the end token."""
@@ -105,7 +107,7 @@ class Rows:
 
     def step(self, ids_RT: torch.Tensor) -> torch.Tensor:
         """Read the next tokens of every row, and return the logits (rows, vocabulary) of what comes then, float32."""
-        common = {"past_key_values": self.cache, "use_cache": True, "logits_to_keep": 1, "return_dict": True}
+        common = {**by_library_name(self.cache), "use_cache": True, "logits_to_keep": 1, "return_dict": True}
         if self.encoder_outputs is not None:
             outputs = self.model(
                 decoder_input_ids=ids_RT,
@@ -117,7 +119,7 @@ class Rows:
             if self.cache is not None:
                 self.attention_mask = torch.cat([self.attention_mask, torch.ones_like(ids_RT)], dim=1)
             outputs = self.model(ids_RT, attention_mask=self.attention_mask, **common)
-        self.cache = outputs.past_key_values
+        self.cache = cache_of(outputs)
         return outputs.logits[:, -1].float()
 
     def repeat(self, times: int):

@@ -21,6 +21,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from transformer_theatre.configuration.configuration_gpt import GPTConfig
 
+from .cache_names import by_library_name, cache_of, takes_cache_by_both_names
 from .modeling_fine_tuning import TaskOutput, fine_tuning_losses, language_model_loss_of_rows, number_of_labels
 from .modeling_layers import (
     AddAndNorm,
@@ -43,6 +44,7 @@ class GPTLayer(GradientCheckpointingLayer):
         self.feed_forward = FeedForward(config, config.ffn_dim)
         self.feed_forward_add_norm = AddAndNorm(config)
 
+    @takes_cache_by_both_names
     def forward(self, x_BTD, causal_mask, past_key_values: Cache | None = None, **kwargs):
         """(batch, positions, d_model) in and out; `causal_mask` hides what comes later."""
         around = self.self_attention_add_norm
@@ -92,6 +94,7 @@ class GPTModel(GPTPreTrainedModel):
                 layer.feed_forward.fc2.writes_to_residual = True
         self.post_init()
 
+    @takes_cache_by_both_names
     @merge_with_config_defaults
     @capture_outputs
     def forward(  # type: ignore[misc]  # the library's dictionary of arguments lists position_ids as well
@@ -132,8 +135,8 @@ class GPTModel(GPTPreTrainedModel):
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **by_library_name(past_key_values),
         )
         if position_ids is None:
             position_ids = positions_of(attention_mask, inputs_embeds, past_length)
@@ -142,9 +145,10 @@ class GPTModel(GPTPreTrainedModel):
             past_key_values = DynamicCache(config=self.config)
 
         x_BTD = self.dropout(inputs_embeds + self.embed_positions(position_ids))
+        past = by_library_name(past_key_values)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, causal_mask, past_key_values=past_key_values, position_ids=position_ids, **kwargs)
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(x_BTD), past_key_values=past_key_values)
+            x_BTD = layer(x_BTD, causal_mask, position_ids=position_ids, **past, **kwargs)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(x_BTD), **past)
 
 
 class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin, TextContinuation):
@@ -159,6 +163,7 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin, TextContinuation):
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.post_init()
 
+    @takes_cache_by_both_names
     @can_return_tuple
     def forward(  # type: ignore[misc]  # the library's dictionary of arguments lists position_ids as well
         self,
@@ -203,7 +208,7 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin, TextContinuation):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits_BTV,
-            past_key_values=outputs.past_key_values,
+            **by_library_name(cache_of(outputs)),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

@@ -126,6 +126,8 @@ class MultiHeadAttention(nn.Module):
                 return layer.keys, layer.values
             crossing = memory is not None
             cache = past_key_values.cross_attention_cache if crossing else past_key_values.self_attention_cache
+        elif memory is not None:
+            cache = None  # a plain cache holds the target's alone
 
         states = hidden_states if memory is None else memory
         k_BHSK, v_BHSK = self._split_heads(self.k_proj(states)), self._split_heads(self.v_proj(states))
@@ -275,7 +277,7 @@ class TheatrePreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]  # one thing under two names: cache_names.py
 
     # Set by the installed package. Where the model came from the Hub as code, the library copies that code itself.
     code_exporter: Callable[[PreTrainedModel, str], None] | None = None

@@ -36,6 +36,7 @@ from transformers.utils import can_return_tuple
 
 from transformer_theatre.configuration.configuration_lstm import LSTMConfig
 
+from .cache_names import by_library_name, cache_of, takes_cache_by_both_names
 from .modeling_layers import shift_right
 from .modeling_lstm_layers import LSTMDecoder, LSTMEncoder, LSTMEncoderOutput, LSTMPreTrainedModel
 from .text_continuation import TextContinuation
@@ -69,6 +70,7 @@ class LSTMModel(LSTMPreTrainedModel):
         """Name what is tied; the library asks `tie_word_embeddings` alone, but the two sides share by their own switch."""
         return super().get_expanded_tied_weights_keys(True) if all_submodels else dict(self._tied_weights_keys or {})
 
+    @takes_cache_by_both_names
     @can_return_tuple
     def forward(
         self,
@@ -120,7 +122,7 @@ class LSTMModel(LSTMPreTrainedModel):
         )
         return Seq2SeqModelOutput(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            **by_library_name(cache_of(outputs)),
             decoder_hidden_states=outputs.hidden_states,
             cross_attentions=outputs.cross_attentions,
             encoder_last_hidden_state=known.last_hidden_state,
@@ -145,6 +147,7 @@ class LSTMForConditionalGeneration(LSTMPreTrainedModel, GenerationMixin, TextToT
         """Shift `labels` (batch, target) right behind the start token; ignored ones (-100) become padding."""
         return shift_right(labels, self.config)
 
+    @takes_cache_by_both_names
     @can_return_tuple
     def forward(
         self,
@@ -204,7 +207,7 @@ class LSTMForConditionalGeneration(LSTMPreTrainedModel, GenerationMixin, TextToT
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits_BTV,
-            past_key_values=outputs.past_key_values,
+            **by_library_name(cache_of(outputs)),
             decoder_hidden_states=outputs.decoder_hidden_states,
             cross_attentions=outputs.cross_attentions,
             encoder_last_hidden_state=outputs.encoder_last_hidden_state,
@@ -226,6 +229,7 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin, TextContinuation):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    @takes_cache_by_both_names
     @can_return_tuple
     def forward(
         self,
@@ -268,7 +272,7 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin, TextContinuation):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits_BTV,
-            past_key_values=outputs.past_key_values,
+            **by_library_name(cache_of(outputs)),
             hidden_states=outputs.hidden_states,
         )
 

@@ -20,6 +20,7 @@ from transformers.utils.generic import merge_with_config_defaults
 
 from transformer_theatre.configuration.configuration_lstm import LSTMConfig
 
+from .cache_names import by_library_name, takes_cache_by_both_names
 from .modeling_layers import SourceTargetPreTrainedModel, check_memory
 from .modeling_lstm_attention import LSTMMemory, LuongAttention
 
@@ -192,6 +193,7 @@ class LSTMDecoder(LSTMStack):
         self.attention = LuongAttention(config) if attends else None
         self.post_init()
 
+    @takes_cache_by_both_names
     @merge_with_config_defaults
     @can_return_tuple
     def forward(
@@ -247,7 +249,7 @@ class LSTMDecoder(LSTMStack):
         wants_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=out_BTD,
-            past_key_values=past_key_values,
+            **by_library_name(past_key_values),
             hidden_states=(x_BTD, out_BTD) if wants_states else None,
             cross_attentions=(weights_BTS[:, None],) if wants_weights and weights_BTS is not None else None,
         )

@@ -38,6 +38,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from transformer_theatre.configuration.configuration_transformer import TransformerConfig
 
+from .cache_names import by_library_name, cache_of, takes_cache_by_both_names
 from .modeling_layers import shift_right
 from .modeling_transformer_layers import TransformerDecoder, TransformerEncoder, TransformerPreTrainedModel
 from .text_to_text import TextToText
@@ -68,6 +69,7 @@ class TransformerModel(TransformerPreTrainedModel):
         """Name what is tied; the library asks `tie_word_embeddings` alone, but the two sides share by their own switch."""
         return super().get_expanded_tied_weights_keys(True) if all_submodels else dict(self._tied_weights_keys or {})
 
+    @takes_cache_by_both_names
     @can_return_tuple
     def forward(
         self,
@@ -115,7 +117,7 @@ class TransformerModel(TransformerPreTrainedModel):
         )
         return Seq2SeqModelOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
-            past_key_values=decoder_outputs.past_key_values,
+            **by_library_name(cache_of(decoder_outputs)),
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
             cross_attentions=decoder_outputs.cross_attentions,
@@ -142,6 +144,7 @@ class TransformerForConditionalGeneration(TransformerPreTrainedModel, Generation
         """Shift `labels` (batch, target) right behind the start token; ignored ones (-100) become padding."""
         return shift_right(labels, self.config)
 
+    @takes_cache_by_both_names
     @can_return_tuple
     def forward(
         self,
@@ -200,7 +203,7 @@ class TransformerForConditionalGeneration(TransformerPreTrainedModel, Generation
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits_BTV,
-            past_key_values=outputs.past_key_values,
+            **by_library_name(cache_of(outputs)),
             decoder_hidden_states=outputs.decoder_hidden_states,
             decoder_attentions=outputs.decoder_attentions,
             cross_attentions=outputs.cross_attentions,

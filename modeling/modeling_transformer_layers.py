@@ -17,6 +17,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from transformer_theatre.configuration.configuration_transformer import TransformerConfig
 
+from .cache_names import by_library_name, takes_cache_by_both_names
 from .modeling_layers import (
     AddAndNorm,
     FeedForward,
@@ -62,6 +63,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.feed_forward = FeedForward(config, config.decoder_ffn_dim)
         self.feed_forward_add_norm = AddAndNorm(config)
 
+    @takes_cache_by_both_names
     def forward(self, x_BTD, causal_mask, memory_BSD, memory_mask, past_key_values: Cache | None = None, **kwargs):
         """(batch, target, d_model) in and out; `causal_mask` hides what comes later, `memory_mask` the source's padding."""
         around = self.self_attention_add_norm
@@ -211,6 +213,7 @@ class TransformerDecoder(TransformerStack):
         self.layers = nn.ModuleList([DecoderLayer(config, index) for index in range(config.decoder_layers)])
         self.post_init()
 
+    @takes_cache_by_both_names
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -254,7 +257,7 @@ class TransformerDecoder(TransformerStack):
             config=self.config,
             inputs_embeds=x_BTD,
             attention_mask=attention_mask,
-            past_key_values=past_key_values.self_attention_cache if is_pair else past_key_values,
+            **by_library_name(past_key_values.self_attention_cache if is_pair else past_key_values),
         )
         memory_mask = create_bidirectional_mask(
             config=self.config,
@@ -263,13 +266,10 @@ class TransformerDecoder(TransformerStack):
             encoder_hidden_states=encoder_hidden_states,
         )
         x_BTD = self.dropout(x_BTD)
+        past = by_library_name(past_key_values)
         for layer in self.layers:
-            x_BTD = layer(
-                x_BTD, causal_mask, encoder_hidden_states, memory_mask, past_key_values=past_key_values, **kwargs
-            )
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=self.norm(x_BTD), past_key_values=past_key_values
-        )
+            x_BTD = layer(x_BTD, causal_mask, encoder_hidden_states, memory_mask, **past, **kwargs)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.norm(x_BTD), **past)
 
 
 __all__ = [

@@ -48,9 +48,14 @@ def tokenizer_of(model: Any, given: PreTrainedTokenizerBase | None) -> Any:
     """Return the tokenizer that was given, or the one that was saved beside the model, which is then kept.
 
     Raises:
-        ValueError: none was given, and none can be loaded from where the model came from.
+        ValueError: what was given is none, or none was given and none can be loaded from where the model came from.
     """
     if given is not None:
+        if not isinstance(given, PreTrainedTokenizerBase):
+            raise ValueError(
+                f"tokenizer={str(given)[:80]!r} must be a tokenizer, and is of type {type(given).__name__}: load it with "
+                "AutoTokenizer.from_pretrained."
+            )
         return given
     if getattr(model, "_own_tokenizer", None) is None:
         if not model.name_or_path:
@@ -123,7 +128,7 @@ def check_options(**options: float | None):
     """
     for name, value in options.items():
         kind, fits, right = _RANGES[name]
-        if value is not None and not (isinstance(value, kind) and fits(value)):
+        if value is not None and (isinstance(value, bool) or not (isinstance(value, kind) and fits(value))):
             raise ValueError(f"{name}={value!r} must be {right}.")
 
 
@@ -156,6 +161,26 @@ def names_of_source(tokenizer: Any, text: str, ids: Sequence[int]) -> list[str]:
     names = dict(zip(tokenizer.convert_tokens_to_ids(pieces), pieces, strict=True))
     names.pop(tokenizer.unk_token_id, None)
     return [names.get(index) or tokenizer.convert_ids_to_tokens(index) for index in ids]
+
+
+def check_known(ids: Sequence[int], size: int, what: str, tokenizer: Any):
+    """Make sure that a model has an embedding for every token of a text; an accelerator would not recover from one that has none.
+
+    Args:
+        ids: of the text.
+        size: tokens that the model knows, from 0 on.
+        what: the text, for the message.
+        tokenizer: which names the token there.
+
+    Raises:
+        ValueError: it has not.
+    """
+    highest = max(ids, default=0)
+    if highest >= size:
+        name = tokenizer.convert_ids_to_tokens(highest)
+        raise ValueError(
+            f"{what} has the token {name!r}, number {highest}; the model has {size} tokens, from 0 on. Is the tokenizer its own?"
+        )
 
 
 def padded(rows: Sequence[Sequence[int]], model: PreTrainedModel, side: str = "right") -> dict[str, torch.Tensor]:
@@ -215,7 +240,7 @@ def batches_with_progress(
 
 def generator_of(model: Any, seed: int | None) -> torch.Generator | None:
     """Make the source of randomness of a draw; None, which is torch's own, where there is no seed."""
-    return None if seed is None else torch.Generator(model.device).manual_seed(seed)
+    return None if seed is None else torch.Generator(model.device).manual_seed(int(seed))
 
 
 # What `generate` does with these is not done here -> the values that ask for nothing.
@@ -298,6 +323,7 @@ __all__ = [
     "MOST_LOGITS",
     "batches_by_length",
     "batches_with_progress",
+    "check_known",
     "check_options",
     "constraints_of",
     "encode_targets",

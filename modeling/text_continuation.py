@@ -10,6 +10,7 @@ from .decoding import Rows, sample
 from .text_batches import (
     MOST_LOGITS,
     batches_with_progress,
+    check_known,
     check_options,
     constraints_of,
     generator_of,
@@ -143,6 +144,7 @@ class TextContinuation:
         for number, ids in enumerate(encoded, 1):
             if limit is not None and len(ids) - 1 > limit:
                 raise ValueError(f"Text {number} has {len(ids) - 1} tokens; the model has {limit} learned positions.")
+            check_known(ids, self.config.vocab_size, f"Text {number}", tokenizer)
 
         def logits_of(batch: list[int]) -> torch.Tensor:
             return self(**padded([encoded[i][:-1] or encoded[i] for i in batch], self), return_dict=True).logits
@@ -175,6 +177,7 @@ class TextContinuation:
             raise ValueError(
                 f"Prompt {number} holds {strange!r}, which does not occur in the text that the tokenizer learned from."
             )
+        check_known(ids, self.config.vocab_size, f"Prompt {number}", tokenizer)
         return ids
 
 

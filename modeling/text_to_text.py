@@ -18,6 +18,7 @@ from .decoding import Constraints, Hypothesis, Rows, beam_search, sample
 from .text_batches import (
     MOST_LOGITS,
     batches_with_progress,
+    check_known,
     check_options,
     constraints_of,
     encode_targets,
@@ -224,6 +225,8 @@ class TextToText:
         source_ids, target_ids = tokenizer(sources, verbose=False)["input_ids"], encode_targets(tokenizer, targets)
         for number, pair in enumerate(zip(source_ids, target_ids, strict=True), 1):
             self._check_length(max(map(len, pair)), f"Pair {number}")
+            check_known(pair[0], self._source_size(), f"Source {number}", tokenizer)
+            check_known(pair[1], self.config.vocab_size, f"Target {number}", tokenizer)
         lengths = {i: max(1, len(source_ids[i]) + len(target_ids[i])) for i in range(len(sources))}
 
         def logits_of(batch: list[int]) -> torch.Tensor:
@@ -273,6 +276,9 @@ class TextToText:
         learned = getattr(self.config, "position_embeddings", None) == "learned"
         return self.config.max_position_embeddings if learned else None
 
+    def _source_size(self: Any) -> int:
+        return getattr(self.config, "source_vocab_size", None) or self.config.vocab_size
+
     def _check_length(self: Any, length: int, what: str):
         limit = self._learned_positions()
         if limit is not None and length > limit:
@@ -283,6 +289,7 @@ class TextToText:
         encoded = tokenizer([texts[index] for index in wanted], verbose=False)["input_ids"] if wanted else []
         for index, ids in zip(wanted, encoded, strict=True):
             self._check_length(len(ids), f"Text {first_number + index}")
+            check_known(ids, self._source_size(), f"Text {first_number + index}", tokenizer)
         return dict(zip(wanted, encoded, strict=True))
 
     def _encode_prefixes(
@@ -306,6 +313,7 @@ class TextToText:
             if end in ids:
                 raise ValueError(f"Prefix {number} holds {tokenizer.eos_token!r}, which ends a text.")
             self._check_length(len(before) + len(ids) + 1, f"Prefix {number}, with a token after it,")
+            check_known(ids, self.config.vocab_size, f"Prefix {number}", tokenizer)
             if most is not None and len(before) + len(ids) >= most:
                 raise ValueError(f"Prefix {number} has {len(ids)} tokens; max_new_tokens={most} leaves none after it.")
         return [before + ids for ids in starts]

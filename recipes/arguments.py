@@ -1,267 +1,21 @@
 """Recipes: a YAML file, plus `--key value` on the command line, strictly read into typed arguments."""
 
-import difflib
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from transformers import HfArgumentParser, Seq2SeqTrainingArguments
-from transformers.utils import logging
+from transformers import HfArgumentParser
 
 from .anchor import check_anchor
+from .nearest import nearest
+from .run_arguments import COMMON_TRAINING_ARGUMENTS, RunArguments
 
 
 RECIPES = Path(__file__).parent
-logger = logging.get_logger(__name__)
-
-
-@dataclass
-class PairDataArguments:
-    """Where pairs of source and target text come from, and how they become tokens."""
-
-    _argument_group_name = "data"
-
-    data_dir: str | None = field(default=None, metadata={"help": "folder that relative file names start from"})
-    train_source: str | None = field(
-        default=None,
-        metadata={"help": "file of source lines; or one .tsv or .jsonl file with both sides; each may end in .gz"},
-    )
-    train_target: str | None = field(default=None, metadata={"help": "file of target lines, parallel to the source"})
-    validation_source: str | None = field(default=None, metadata={"help": "as train_source; measured while training"})
-    validation_target: str | None = field(default=None, metadata={"help": "as train_target"})
-    test_source: str | None = field(default=None, metadata={"help": "as train_source; measured once, at the end"})
-    test_target: str | None = field(default=None, metadata={"help": "as train_target"})
-    dataset: str | None = field(
-        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": 'the Hub\'s name for a part of it: "de-en"'})
-    train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})
-    validation_split: str | None = field(default=None, metadata={"help": "split measured while training; or none"})
-    test_split: str | None = field(default=None, metadata={"help": "split measured once, at the end; or none"})
-    source_field: str = field(
-        default="source", metadata={"help": 'field of .jsonl or dataset rows; dots go deeper: "translation.de"'}
-    )
-    target_field: str = field(default="target", metadata={"help": "as source_field"})
-    source_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
-    target_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
-    data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
-    tokenizer: str = field(
-        default="bpe",
-        metadata={"help": '"bpe" or "character": trained from the training text; or a folder that holds a tokenizer'},
-    )
-    max_length: int = field(default=256, metadata={"help": "tokens; a longer side of a pair is a bad line"})
-    bad_lines: str = field(
-        default="error",
-        metadata={"help": '"error": stop at the first bad line; "skip": leave bad pairs out, count and name them'},
-    )
-    max_train_samples: int | None = field(default=None, metadata={"help": "pairs; use only the first so many"})
-
-    def __post_init__(self):
-        """Check ranges.
-
-        Raises:
-            ValueError: an option is out of its range.
-        """
-        for name, least in (("max_length", 2), ("max_train_samples", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value} must be {least} or more.")
-
-
-@dataclass
-class TextDataArguments:
-    """Where running text comes from, and how it becomes tokens."""
-
-    _argument_group_name = "data"
-
-    data_dir: str | None = field(default=None, metadata={"help": "folder that relative file names start from"})
-    train_text: str | None = field(
-        default=None, metadata={"help": "a text file, a folder of .txt files, or a .jsonl file; each may end in .gz"}
-    )
-    validation_text: str | None = field(default=None, metadata={"help": "as train_text; measured while training"})
-    validation_share: float = field(
-        default=0.1,
-        metadata={"help": "share of the training text, cut from its end, where no validation text is named"},
-    )
-    text_field: str = field(default="text", metadata={"help": "field of .jsonl or dataset rows"})
-    row_length: int | None = field(
-        default=None, metadata={"help": "tokens in a row of text; default: as many as the model takes, or 128 (LSTM)"}
-    )
-    separator: str | None = field(
-        default=None,
-        metadata={"help": "what stands between the documents of a text file; none: a file is one document"},
-    )
-    dataset: str | None = field(
-        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": "the Hub's name for a part of it"})
-    train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})
-    validation_split: str | None = field(default=None, metadata={"help": "split measured while training; or none"})
-    language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
-    data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
-    tokenizer: str = field(
-        default="bpe",
-        metadata={"help": '"bpe" or "character": trained from the training text; or a folder that holds a tokenizer'},
-    )
-
-
-# Option -> (whether a value fits, what would be right); comparisons are false for what is not a number.
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(
-        [
-            "per_device_train_batch_size",
-            "per_device_eval_batch_size",
-            "gradient_accumulation_steps",
-            "generation_num_beams",
-            "save_total_limit",
-            "max_tokens_per_batch",
-            "average_last",
-            "average_best",
-            "eval_num_beams",
-            "early_stopping_patience",
-        ],
-        (lambda value: value >= 1, "1 or more"),
-    ),
-    **dict.fromkeys(["logging_steps", "save_steps", "eval_steps"], (lambda value: value > 0, "above 0")),
-    **dict.fromkeys(
-        [
-            "skip_nonfinite",
-            "warmup_steps",
-            "weight_decay",
-            "max_grad_norm",
-            "adam_epsilon",
-            "seed",
-            "dataloader_num_workers",
-        ],
-        (lambda value: 0 <= value < math.inf, "0 or more"),
-    ),
-    **dict.fromkeys(
-        ["label_smoothing_factor", "adam_beta1", "adam_beta2"],
-        (lambda value: 0 <= value < 1, "at least 0, and below 1"),
-    ),
-    "learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
-    "noam_factor": (lambda value: 0 < value < math.inf, "above 0"),
-    "ema_decay": (lambda value: 0 < value < 1, "above 0, and below 1"),
-}
-
-
-@dataclass
-class RunArguments(Seq2SeqTrainingArguments):
-    """The library's training arguments (all of them), with defaults for a person who watches."""
-
-    _argument_group_name = "training"
-
-    output_dir: str | None = field(
-        default=None, metadata={"help": "folder of the run and of its model; default: runs/ and the recipe's name"}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "delete what an earlier run left in output_dir"})
-    logging_steps: float = field(default=50, metadata={"help": "optimizer steps between two lines of the log"})
-    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
-    use_cpu: bool = field(
-        default=not torch.accelerator.is_available(), metadata={"help": "leave an accelerator alone"}
-    )
-    dataloader_pin_memory: bool = field(
-        default=torch.accelerator.is_available(), metadata={"help": "page-locked memory, for an accelerator"}
-    )
-    generation_num_beams: int | None = field(default=4, metadata={"help": "beams when test text is generated"})
-    predict_with_generate: bool = field(
-        default=False,
-        metadata={
-            "help": "each evaluation also translates the validation text, and measures bleu, chrf and exact_match"
-        },
-    )
-    eval_num_beams: int = field(
-        default=1,
-        metadata={"help": "beams when validation text is translated; 1 is greedy, and by far the fastest"},
-    )
-    metric_for_best_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "loss (the default), perplexity, bits_per_byte, or with predict_with_generate bleu, chrf, exact_match: what "
-            "load_best_model_at_end, average_best and early_stopping_patience go by"
-        },
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "evaluations without a better metric_for_best_model, after which training ends"},
-    )
-    max_tokens_per_batch: int | None = field(
-        default=None,
-        metadata={
-            "help": "tokens, padding counted, of source and target together, in a batch of one device; in place of "
-            "per_device_train_batch_size and train_sampling_strategy"
-        },
-    )
-    noam_factor: float | None = field(
-        default=None,
-        metadata={
-            "help": "learning rate = factor * width^-0.5 * min(step^-0.5, step * warmup_steps^-1.5), equation 3 of the "
-            "paper, in place of learning_rate and lr_scheduler_type"
-        },
-    )
-    average_last: int | None = field(
-        default=None, metadata={"help": "checkpoints: their mean is measured and saved as the model (section 6.1)"}
-    )
-    average_best: int | None = field(
-        default=None, metadata={"help": "as average_last, but of the checkpoints with the best metric_for_best_model"}
-    )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "the exponential moving average of the weights is measured and saved as the model; 0.999, say"
-        },
-    )
-
-    skip_nonfinite: int = field(
-        default=0,
-        metadata={
-            "help": "updates, in the whole run, that are skipped because their loss or gradient is no number; at the next the "
-            "run stops"
-        },
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "of no effect: no loss that is no number comes into the log's means"}
-    )
-
-    def __post_init__(self):
-        """Check ranges, before anything is written, and use one accelerator in one process.
-
-        What the Trainer does with several accelerators in one process would average batch means.
-
-        Raises:
-            ValueError: an option is out of its range.
-        """
-        for name, (fits, right) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not fits(value):
-                raise ValueError(f"{name}={value} must be {right}.")
-        if self.max_steps <= 0 and not self.num_train_epochs > 0:
-            raise ValueError(f"num_train_epochs={self.num_train_epochs} must be above 0, or max_steps be given.")
-        averages = [name for name in ("average_last", "average_best", "ema_decay") if getattr(self, name)]
-        if len(averages) > 1:
-            raise ValueError(f"Give one of {' and '.join(averages)}: a model has one average.")
-        if averages[:1] == ["average_last"] and self.save_total_limit is not None:
-            self.save_total_limit = max(self.save_total_limit, self.average_last or 0)
-        if averages[:1] == ["average_best"]:
-            self.save_total_limit = None  # which are the best is known in the end
-        if self.noam_factor is not None and not self.warmup_steps:
-            raise ValueError("noam_factor needs warmup_steps: the paper's schedule begins with a rise.")
-        if (self.metric_for_best_model or "").removeprefix("eval_") in ("loss", "perplexity", "bits_per_byte"):
-            self.greater_is_better = False  # the library knows it of the loss alone
-        super().__post_init__()
-        if self.n_gpu > 1:
-            logger.warning(
-                f"Only one of {self.n_gpu} GPUs is used; `torchrun --nproc_per_node {self.n_gpu}` uses all."
-            )
-            self._n_gpu = 1
-
-
 # Options that say where a run is and who may publish it, not how it trains: they are no part of its recipe.yaml.
 _NOT_RECIPE = {"data_dir", "output_dir", "overwrite", "resume_from_checkpoint", "hub_token"}
 
@@ -304,12 +58,6 @@ def find_recipe(name: str) -> Path:
     raise ValueError(
         f"There is no recipe {name!r}{nearest(short, shipped)}. Give a YAML file, or one of: {', '.join(shipped)}."
     )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)`, or nothing where no known name is near."""
-    match = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def read_recipe(path: Path, tasks: Sequence[str]) -> Recipe:
@@ -426,52 +174,6 @@ def _as_words(key: str, value: Any) -> list[str]:
     return [f"--{key}", *map(str, values)] if len(values) != 1 else [f"--{key}={values[0]}"]
 
 
-# The library's arguments that a person who trains will look for; `--help_all` shows the others too.
-COMMON_TRAINING_ARGUMENTS = [
-    "output_dir",
-    "overwrite",
-    "resume_from_checkpoint",
-    "seed",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "max_tokens_per_batch",
-    "gradient_accumulation_steps",
-    "train_sampling_strategy",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "noam_factor",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "weight_decay",
-    "max_grad_norm",
-    "label_smoothing_factor",
-    "bf16",
-    "fp16",
-    "torch_compile",
-    "logging_steps",
-    "eval_strategy",
-    "eval_steps",
-    "save_strategy",
-    "save_steps",
-    "save_total_limit",
-    "average_last",
-    "average_best",
-    "ema_decay",
-    "skip_nonfinite",
-    "predict_with_generate",
-    "eval_num_beams",
-    "metric_for_best_model",
-    "load_best_model_at_end",
-    "early_stopping_patience",
-    "generation_num_beams",
-    "use_cpu",
-]
-
-
 def help_text(recipe: Recipe, types: Sequence[Any], everything: bool) -> str:
     """List the options of a recipe's task, each with its unit and default, the recipe's own values as defaults.
 
@@ -488,6 +190,7 @@ def help_text(recipe: Recipe, types: Sequence[Any], everything: bool) -> str:
             if hidden or not part.init:
                 continue
             default = recipe.values.get(part.name, part.default if part.default is not MISSING else None)
+            default = " ".join(map(str, default)) if isinstance(default, list) else default
             note = " ".join(str(part.metadata.get("help", "")).split())
             lines += [f"  --{part.name} {default if default is not None else ''}".rstrip(), f"      {note}"]
         lines += [""]

@@ -1,20 +1,19 @@
 """Averaged weights: of the last or the best checkpoints (section 6.1 of the paper), or of every step, exponentially."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback
 from transformers.utils import logging
 
 from .checkpoints import checkpoints_of, is_scheduled, problem_of
+from .sharding import like, whole
 from .weights import read_weights
 
 
@@ -77,23 +76,6 @@ def average_checkpoints(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
     return {name: (tensor / len(checkpoints)).to(kinds[name]) for name, tensor in total.items()}
 
 
-@torch.no_grad()
-def set_weights(model: Any, weights: Mapping[str, torch.Tensor]):
-    """Give a model weights that were saved whole, also where devices share them.
-
-    Args:
-        model: a `PreTrainedModel`.
-        weights: by name; a tied one has one of its names.
-
-    Raises:
-        ValueError: they are not of this model.
-    """
-    own = model.state_dict()
-    if set(weights) - set(own) or set(own) - set(weights) - set(model.all_tied_weights_keys):
-        raise ValueError(f"{sorted(set(weights) ^ set(own))[0]} is not both in the weights and in the model.")
-    model.load_state_dict({name: _laid_out_like(own[name], value) for name, value in weights.items()}, strict=False)
-
-
 def _measured(checkpoint: Path, step: int, name: str) -> float:
     history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     for entry in history:
@@ -139,7 +121,7 @@ class ExponentialAverage(TrainerCallback):
         """Put the average where the weights are, shared by the same devices."""
         self.weights = dict(self.model.named_parameters())
         begun = self.average or {name: weight.detach() for name, weight in self.weights.items()}
-        self.average = {name: _laid_out_like(weight, begun[name]) for name, weight in self.weights.items()}
+        self.average = {name: like(begun[name], weight) for name, weight in self.weights.items()}
 
     @torch.no_grad()
     def on_optimizer_step(self, args, state, control, **kwargs):
@@ -163,11 +145,9 @@ class ExponentialAverage(TrainerCallback):
             checkpoint: its folder.
             writes: whether this process is the one that writes.
         """
-        whole = {
-            name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in self.average.items()
-        }
+        average = {name: whole(value) for name, value in self.average.items()}
         if writes:
-            save_file(whole, checkpoint / EMA_FILE, metadata={"updates": str(self.updates)})
+            save_file(average, checkpoint / EMA_FILE, metadata={"updates": str(self.updates)})
 
     def load(self, checkpoint: Path):
         """Go on from a checkpoint; call it before training begins.
@@ -204,10 +184,3 @@ class ExponentialAverage(TrainerCallback):
             before = weight.detach().clone()
             weight.copy_(self.average[name])
             self.average[name].copy_(before)
-
-
-def _laid_out_like(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Copy a value to where a weight of the same shape is, shared by the same devices."""
-    if isinstance(weight, DTensor) and not isinstance(value, DTensor):
-        return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
-    return value.to(weight.device).clone()

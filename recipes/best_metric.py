@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from .arguments import RunArguments, nearest
+from .nearest import nearest
+from .run_arguments import RunArguments
 
 
 _LIKELIHOOD = ["loss", "perplexity", "bits_per_byte"]

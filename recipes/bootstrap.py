@@ -1,6 +1,7 @@
 """95 % intervals of figures of a text, by the bootstrap: the figure of many texts drawn from the same sentences."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -10,14 +11,14 @@ RESAMPLES, SEED = 1000, 12345
 SIGNATURE = f"bootstrap|bs:{RESAMPLES}|seed:{SEED}|level:95"
 
 
-def interval(statistics: np.ndarray, figure: Callable[[np.ndarray], float]) -> tuple[float, float]:
+def interval(statistics: Any, figure: Callable[[np.ndarray], float]) -> tuple[float, float]:
     """Return the bounds between which 95 % of the figures of resampled texts lie (Koehn, 2004, section 3).
 
     The smallest and the largest fortieth of them are left out, as `sacrebleu` does. Every figure of a text is resampled with the same
     draws.
 
     Args:
-        statistics: what each sentence adds to the figure, (sentences, numbers).
+        statistics: what each sentence adds to the figure, an array of (sentences, numbers).
         figure: of the sum of the statistics, (numbers,).
 
     Returns:

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import Seq2SeqTrainer
 
 from .agreement import on_any_process
 from .changed_options import give_options, options_of
 from .checkpoints import aside, move_files, publish, rotate, write_manifest
 from .first_line import first_line
 from .interruption import StopAtSignal
+from .sharded_checkpoints import ShardedCheckpointTrainer
 from .signals import SIGNALS
 
 
-class CheckpointingTrainer(Seq2SeqTrainer):
+class CheckpointingTrainer(ShardedCheckpointTrainer):
     """`Seq2SeqTrainer` that saves as `checkpoints` describes: aside, then under its name; old checkpoints go last.
 
     Where one process fails to write, all of them end with the same error, and none waits for it. Where one receives SIGTERM
@@ -112,7 +112,7 @@ class CheckpointingTrainer(Seq2SeqTrainer):
         # With a best step the library would make processes wait for each other, and look for it beside what is written.
         best, self.state.best_global_step = self.state.best_global_step, None
         only_model, self._aside = self.args.save_only_model, part
-        if self.signal.stopping and not getattr(self, "is_distributed_loading_by_transformers", False):
+        if self.signal.stopping:
             self.args.save_only_model = False  # the run is to go on from here
         try:
             super()._save_checkpoint(model, trial)

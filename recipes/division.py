@@ -32,7 +32,7 @@ def division_of(args: Any) -> Division:
     return Division(args.world_size, args.gradient_accumulation_steps, None if tokens else rows, tokens)
 
 
-def why_not(then: dict[str, Any], now: Division, rows: int, sampling: str, *, epoch_ends: bool) -> str | None:
+def why_not(then: dict[str, Any], now: Division, rows: int | None, sampling: str, *, epoch_ends: bool) -> str | None:
     """Say why a run cannot go on with another division than it had, and what would work; None if it can.
 
     It can where each update is of the same rows. That holds for as many rows (or batches of tokens) in an update, but for the
@@ -42,7 +42,7 @@ def why_not(then: dict[str, Any], now: Division, rows: int, sampling: str, *, ep
     Args:
         then: the division as `dataclasses.asdict` gives it.
         now: the division to go on with.
-        rows: of the training data.
+        rows: of the training data; None: it is a stream, which is cut into batches one after the other, and has no last one.
         sampling: the order of rows.
         epoch_ends: whether the checkpoint is at the end of an epoch.
     """
@@ -53,7 +53,9 @@ def why_not(then: dict[str, Any], now: Division, rows: int, sampling: str, *, ep
         return f"its update was {before}, and is {now} now, which are other rows"
     if before.update != now.update:
         return f"its update was {before}, and is {now} now: {_remedy(before, now)}"
-    if now.tokens or epoch_ends:
+    if rows is None and before.rows != now.rows:
+        return f"a stream was cut into batches of {before.rows} rows, and would be into such of {now.rows}, which are other rows"
+    if now.tokens or epoch_ends or rows is None:
         return None
     if sampling not in ("random", "sequential") and before.rows != now.rows:
         return (

@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from .agreement import on_any_process
 from .signals import SIGNALS
+from .stream_batches import StreamBatches
 
 
 logger = logging.get_logger(__name__)
@@ -42,20 +43,21 @@ class StopAtSignal(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         """Look for a signal after each update."""
         self._epoch_ends = control.should_training_stop or control.should_epoch_stop or state.epoch == int(state.epoch)
-        self.scheduled = control.should_save
-        self._look(args, state, control)
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        """Look once more when all is known that the end of an epoch brings."""
-        self._epoch_ends, self.scheduled = False, control.should_save
         self._look(args, state, control)
 
     def on_evaluate(self, args, state, control, **kwargs):
-        """Look for a signal that came in a validation, which may be long."""
+        """Look for a signal that came during a validation: the step before it is saved, and no other one made."""
+        if not self.stopping:
+            self._look(args, state, control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Look once more when all is known that the end of an epoch brings."""
+        self._epoch_ends = False
         self._look(args, state, control)
 
     def _look(self, args, state, control):
         self.stopping = on_any_process(self.stopping or SIGNALS.received is not None, args)
+        self.scheduled = control.should_save
         if self.stopping and not self._epoch_ends and self._saved != state.global_step:
             control.should_save = True
 
@@ -107,26 +109,32 @@ def release_folders():
         _LOCKS.pop().release()
 
 
-def fingerprint(train: Dataset, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> dict[str, Any]:
+def fingerprint(
+    train: Dataset | StreamBatches, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Sum up what a run depends on besides its model, so that a change is noticed where the run goes on.
 
     Args:
-        train: rows of token ids, with columns `input_ids` and `labels`.
+        train: rows of token ids, with columns `input_ids` and `labels`; or a stream, of which only the first rows count.
         tokenizer: of the run.
         options: that decide which rows come when.
     """
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
+    return {
+        "training data": train.fingerprint() if isinstance(train, StreamBatches) else _checksum(train),
+        "tokenizer": f"{len(tokenizer):,} pieces with checksum {hashlib.sha256(vocabulary.encode()).hexdigest()[:16]}",
+        **options,
+    }
+
+
+def _checksum(train: Dataset) -> str:
     table = train.select_columns(["input_ids", "labels"]).with_format("arrow")[:]
     digest = hashlib.sha256()
     for name in table.column_names:
         column = table.column(name).combine_chunks()
         digest.update(column.value_lengths().to_numpy(zero_copy_only=False).tobytes())
         digest.update(column.flatten().to_numpy(zero_copy_only=False).tobytes())
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
-    return {
-        "training data": f"{len(train):,} rows with checksum {digest.hexdigest()[:16]}",
-        "tokenizer": f"{len(tokenizer):,} pieces with checksum {hashlib.sha256(vocabulary.encode()).hexdigest()[:16]}",
-        **options,
-    }
+    return f"{len(train):,} rows with checksum {digest.hexdigest()[:16]}"
 
 
 def check_fingerprint(folder: Path, now: Mapping[str, Any]) -> dict[str, Any]:

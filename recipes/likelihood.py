@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -27,7 +26,7 @@ def likelihood_of_rows(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, shi
     return torch.stack([nll_BT.sum(1, dtype=kind), (labels_BT != -100).sum(1, dtype=kind)], dim=1)
 
 
-def likelihood(rows: Sequence[Sequence[float]] | np.ndarray, text_bytes: int | None = None) -> dict[str, Any]:
+def likelihood(rows: Sequence[Sequence[float]], text_bytes: int | None = None) -> dict[str, Any]:
     """Express summed negative log-likelihoods per token and per byte of text.
 
     Args:
@@ -40,7 +39,8 @@ def likelihood(rows: Sequence[Sequence[float]] | np.ndarray, text_bytes: int | N
     """
     total = math.fsum(row[0] for row in rows)
     tokens = math.fsum(row[1] for row in rows)
-    bounds = interval(np.asarray(rows), lambda sums: sums[0] / max(1.0, sums[1]))
+    # Sorted, as they may come in any order: by length, or from several processes.
+    bounds = interval(sorted(map(tuple, rows)), lambda sums: sums[0] / max(1.0, sums[1]))
     figures: dict[str, Any] = {}
     for suffix, nll in zip(("", "_low", "_high"), (total / max(1.0, tokens), *bounds), strict=True):
         figures[f"nll{suffix}"] = nll

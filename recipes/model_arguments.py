@@ -10,7 +10,8 @@ from typing import Any
 
 from transformer_theatre.modeling import AUTO_CLASSES
 
-from .arguments import Recipe, nearest, options_of
+from .arguments import Recipe, options_of
+from .nearest import nearest
 
 
 # Fields of a configuration that the tokenizer or the task decides, or that no recipe needs.

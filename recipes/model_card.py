@@ -23,12 +23,18 @@ _RESULTS = {
     "test_bleu_moses_lowercase": "the same, lower-cased, in the tokens of Moses: {test_bleu_moses_lowercase_signature}",
     "test_chrf": "chrF2 on the test set: {test_chrf_signature}",
     "test_exact_match": "share of test outputs equal to the reference, %",
+    "test_rouge1": "ROUGE-1 on the test set: F-score of words, best reference, no stemming",
+    "test_rouge2": "ROUGE-2 on the test set: the same of pairs of words",
+    "test_rougeL": "ROUGE-L on the test set: the same of the longest common subsequence",
+    "test_symbol_error_rate": "edits per symbol of the nearest test reference, %",
     "eval_bleu": "BLEU on the validation set, beam {eval_num_beams}: {eval_bleu_signature}",
     "eval_chrf": "chrF2 on the validation set, beam {eval_num_beams}: {eval_chrf_signature}",
     "eval_perplexity": "validation perplexity per token, without label smoothing",
     "eval_nll": "validation negative log-likelihood per token, nats",
     "eval_bits_per_byte": "validation bits per byte of text",
 }
+_SHARES = {"test_exact_match", "test_symbol_error_rate"}
+_TOKENIZERS = {"character": "characters", "symbol": "characters and symbols"}
 # What training took: key of metrics.json -> unit, words.
 _TAKEN = {
     "train_flops_per_second": (1e9, "{:,.1f} model GFLOP/s."),
@@ -144,7 +150,7 @@ def write_model_card(
         architecture=_architecture(model),
         parameters=model.num_parameters(),
         vocabulary=model.config.vocab_size,
-        tokenizer_kind="characters" if recipe.get("tokenizer") == "character" else "byte-level BPE pieces",
+        tokenizer_kind=_TOKENIZERS.get(recipe.get("tokenizer", ""), "byte-level BPE pieces"),
         seed=recipe.get("seed", 42),
         versions={"transformers": transformers.__version__},
         usage=_fenced(_USAGE[does].format(**_place(recipe), example=example)),
@@ -178,7 +184,9 @@ def _fenced(code: str) -> str:
 
 
 def _figure(key: str, value: float) -> str:
-    return f"{100 * value:.2f}" if key == "test_exact_match" else f"{value:.2f}" if value >= 10 else f"{value:.4f}"
+    if key in _SHARES:
+        return f"{100 * value:.2f}"
+    return f"{value:.2f}" if value >= 10 else f"{value:.4f}"
 
 
 def _interval(key: str, metrics: dict[str, Any]) -> str:

@@ -21,6 +21,33 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
     Raises:
         ValueError: there is no such model, it is of the other kind, its files are damaged, or it has no tokenizer.
     """
+    _check_kind(name, auto_class)
+    tokenizer = load_tokenizer(name)
+    return load_model(name, auto_class), tokenizer
+
+
+def load_model(name: str, auto_class: str) -> PreTrainedModel:
+    """Load a model as `load` does, without its tokenizer, which need not be there.
+
+    Raises:
+        ValueError: there is no such model, it is of the other kind, or its files are damaged.
+    """
+    _check_kind(name, auto_class)
+    try:
+        model, loading = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True)
+    except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
+        raise ValueError(f"The weights of {name} cannot be read: {first_line(error)}") from None
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if loading[kind]:
+            key = sorted(map(str, loading[kind]))[0]
+            raise ValueError(
+                f"The weights of {name} do not fit its config.json: {kind.replace('_', ' ')}, first {key}."
+            )
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return model.to(accelerator or "cpu").eval()
+
+
+def _check_kind(name: str, auto_class: str):
     if is_local(name) and not Path(name).exists():
         raise ValueError(f"There is no model folder {name}. {near_names(Path(name))}")
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
@@ -38,16 +65,3 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
             else "continues text: use `theatre generate`"
         )
         raise ValueError(f"{name} holds a {config.model_type} model, which {does}.")
-    tokenizer = load_tokenizer(name)
-    try:
-        model, loading = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True)
-    except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
-        raise ValueError(f"The weights of {name} cannot be read: {first_line(error)}") from None
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loading[kind]:
-            key = sorted(map(str, loading[kind]))[0]
-            raise ValueError(
-                f"The weights of {name} do not fit its config.json: {kind.replace('_', ' ')}, first {key}."
-            )
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return model.to(accelerator or "cpu").eval(), tokenizer

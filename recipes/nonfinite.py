@@ -1,6 +1,6 @@
 """Updates whose loss or gradient is no number: the run stops before such an update is made, or skips it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from torch.distributed.tensor import DTensor
 from transformers.utils import logging
 
 from .agreement import on_any_process
-from .interruption import rows_of
 
 
 logger = logging.get_logger(__name__)
@@ -23,15 +22,15 @@ class FiniteUpdates:
 
     Args:
         args: the run's.
-        dataset: training rows, whose names the message gives.
+        names_of: names the rows of a batch, for the message.
 
     Attributes:
         made: updates since training began or went on.
         skipped: those that were not made, besides.
     """
 
-    def __init__(self, args: Any, dataset: Any):
-        self.args, self.dataset = args, dataset
+    def __init__(self, args: Any, names_of: Callable[[Mapping[str, torch.Tensor]], list[str]]):
+        self.args, self.names_of = args, names_of
         self.made = self.skipped = 0
         self._made_since_log = self._skipped_since_log = 0
         self._added = torch.zeros(())
@@ -69,8 +68,7 @@ class FiniteUpdates:
         return f"{what} in step {step}, on {', '.join(names[:5])}{_more(len(names) - 5)}."
 
     def _names(self, batches) -> list[str]:
-        rows = [row for batch in batches for row in rows_of(batch, self.dataset)]
-        return [self.dataset[row].get("origin", f"row {row + 1}") for row in rows]
+        return list(dict.fromkeys(name for batch in batches for name in self.names_of(batch)))
 
     def skip(self, model: nn.Module, total: torch.Tensor, *, scaled: bool):
         """Leave no gradient, so that the optimizer does nothing, and take the losses of the update out of their sum.

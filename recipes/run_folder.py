@@ -9,7 +9,14 @@ from typing import Any
 
 import yaml
 
+from transformer_theatre import configuration, modeling
 
+
+# The code that travels with a model: all of two folders, but for what sends it.
+_SOURCES = [
+    path for folder in (configuration, modeling) for path in Path(str(folder.__file__)).parent.glob("[!_]*.py")
+]
+_TRAVELS = [path.name for path in _SOURCES if path.stem != "remote_code"]
 # What a run writes into its folder, and `overwrite` deletes.
 _WRITTEN = [
     "checkpoint-*",
@@ -21,13 +28,7 @@ _WRITTEN = [
     "tokenizer*.json",
     "recipe.yaml",
     "special_tokens_map.json",
-    "configuration_*.py",
-    "modeling_*.py",
-    "decoding.py",
-    "progress.py",
-    "text_batches.py",
-    "text_continuation.py",
-    "text_to_text.py",
+    *_TRAVELS,
     "fingerprint.json",
     "README.md",
     "metrics.json",

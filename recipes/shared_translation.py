@@ -1,44 +1,19 @@
 """Translating a set of texts on all processes together."""
 
-import copy
 from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformer_theatre.modeling.progress import progress_bar
 from transformer_theatre.modeling.text_batches import MOST_LOGITS, batches_by_length
 
+from .sharding import whole_copy
+
 
 # Padded source tokens in a batch, times beams: what `model.translate` has unless it is told.
 _TOKENS = 8192
-
-
-def whole_model(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a model that each process can use by itself: a copy where they share its weights, else the model.
-
-    Where devices share the weights (FSDP2), all must take every step of the model together, which they do not when each writes
-    texts of its own. All processes must call this together.
-    """
-    if not any(isinstance(weight, DTensor) for weight in model.parameters()):
-        return model
-    whole = {
-        name: value.full_tensor() if isinstance(value, DTensor) else value
-        for name, value in model.state_dict().items()
-    }
-    dtype = next(iter(whole.values())).dtype
-    config: Any = copy.deepcopy(model.config)
-    config.distributed_config = None
-    with torch.random.fork_rng(devices=[]):  # measuring changes nothing of the training that goes on
-        # Sharding makes a class of its own, below the model's.
-        alone: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))(config)
-    alone.load_state_dict(whole)
-    alone.generation_config = copy.deepcopy(model.generation_config)
-    return alone.to(device=model.device, dtype=dtype).eval()
 
 
 def translate_together(
@@ -67,7 +42,9 @@ def translate_together(
     Returns:
         A translation of each text, in their order.
     """
-    alone: Any = whole_model(model)
+    # Sharing processes take every step of a model together; writing texts of its own, each needs one to itself.
+    whole: Any = whole_copy(model)
+    alone = whole.to(model.device)
     lengths = {row: len(ids) for row, ids in enumerate(texts["input_ids"])}
     sources = texts["source"][:]
     most_rows = MOST_LOGITS // model.config.vocab_size

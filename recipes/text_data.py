@@ -6,26 +6,20 @@ Both come from files (also gzipped), from a folder that `datasets` saved, or fro
 """
 
 import difflib
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import Dataset, load_dataset, load_from_disk
 
 from .bad_lines import BadLines
 from .first_line import first_line
+from .line_reader import LineReader
+from .row_parsing import BadLineError, parse_fields, parse_json, parse_parallel, parse_tsv
 
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-BYTE_ORDER_MARK = "\ufeff"
-
-
-class _BadLineError(ValueError):
-    """What is wrong with one line; its place is added by whoever knows it."""
 
 
 def read_pairs(
@@ -43,7 +37,8 @@ def read_pairs(
         target: file of target lines, one for each source line; None if `source` holds both.
         source_field: JSON lines: name of the field, dotted if nested ("translation.de"); TSV: number of the column,
             from 1. The default is column 1 of a TSV.
-        target_field: the same for the target. The default is column 2 of a TSV.
+        target_field: the same for the target. The default is column 2 of a TSV. A field of JSON lines may hold a list of
+            texts: several references, or translations, of the source, each of which makes a pair.
         bad_lines: "error" stops at the first pair that cannot be used (an empty side, a missing column or field,
             malformed JSON); "skip" leaves such pairs out and warns once. A broken file is always an error.
 
@@ -54,21 +49,50 @@ def read_pairs(
         ValueError: a file is missing, empty, not UTF-8 or a damaged gzip; two files differ in length; a line is bad; or a
             field does not apply. The message names file and line.
     """
-    path, bad, fields = _existing_file(source), BadLines(bad_lines, "pairs"), (str(source_field), str(target_field))
-    parse: Callable[[str], tuple[str, ...]]
+    bad = BadLines(bad_lines, "pairs")
+    paths, parse = pair_files(source, target, source_field, target_field, lists=True)
+    sides = [list(_stripped(path)) for path in paths]
+    if len(sides[0]) != len(sides[-1]):
+        counts = f"{paths[0]} has {len(sides[0]):,} lines but {paths[1]} has {len(sides[1]):,}"
+        raise ValueError(f"{counts}: each source line needs its target line.")
+    return _collect(zip(*sides, strict=True), parse, ("source", "target"), paths[0], bad)
+
+
+def pair_files(
+    source: str | Path,
+    target: str | Path | None,
+    source_field: str | int,
+    target_field: str | int,
+    *,
+    lists: bool = False,
+) -> tuple[list[Path], Callable[[tuple[str, ...]], tuple[str, ...]]]:
+    """Find the one or two files that hold pairs, and how a line of each becomes a pair; the arguments are `read_pairs`'s.
+
+    With `lists`, the target of a row of JSON lines may be a list of texts.
+
+    Returns:
+        The paths, and a function from lines, one of each file, to source and target; it raises `BadLineError`.
+
+    Raises:
+        ValueError: a file is missing, or a field does not apply.
+    """
+    path, fields = _existing_file(source), (str(source_field), str(target_field))
     if target is not None:
         if fields != ("source", "target"):
             raise ValueError(
                 f"The fields {', '.join(fields)} are for one file of pairs, not for {source} and {target}."
             )
-        return _read_parallel(path, _existing_file(target), bad)
+        paths = [path, _existing_file(target)]
+        for path in paths:
+            if _kind(path) in (".tsv", *JSON_LINES):
+                raise ValueError(f"{path} is a file of pairs: give it alone, or rename it if it holds plain lines.")
+        return paths, partial(parse_parallel, names=[path.name for path in paths])
     if _kind(path) == ".tsv":
-        parse = partial(_parse_tsv, columns=(_column(fields[0], "source", 1), _column(fields[1], "target", 2)))
-    elif _kind(path) in JSON_LINES:
-        parse = partial(_parse_json, fields=fields)
-    else:
-        raise ValueError(f"{path} needs a target file beside it: only .tsv and .jsonl (also .gz) hold both sides.")
-    return _collect(_stripped(path), parse, ("source", "target"), path, bad)
+        columns = _column(fields[0], "source", 1), _column(fields[1], "target", 2)
+        return [path], partial(parse_tsv, columns=columns)
+    if _kind(path) in JSON_LINES:
+        return [path], partial(parse_json, fields=fields, lists=lists)
+    raise ValueError(f"{path} needs a target file beside it: only .tsv and .jsonl (also .gz) hold both sides.")
 
 
 def read_documents(
@@ -91,21 +115,50 @@ def read_documents(
         ValueError: a file is missing, empty, not UTF-8 or a damaged gzip; the folder holds no text; the separator does
             not occur; a row is bad; or an argument does not apply. The message names file and line.
     """
-    path, bad = Path(path).expanduser(), BadLines(bad_lines, "documents")
+    bad = BadLines(bad_lines, "documents")
+    files, parse = document_files(path, text_field, separator)
+    if parse is not None:
+        return _collect(zip(_stripped(files[0])), parse, ("text",), files[0], bad)
+    found = [document for file in files for document in _documents_of(file, separator)]
+    check_separator(path, separator, len(found), len(files))
+    return Dataset.from_dict({"text": [text for text, _ in found], "origin": [origin for _, origin in found]})
+
+
+def document_files(
+    path: str | Path, text_field: str, separator: str | None
+) -> tuple[list[Path], Callable[[tuple[str, ...]], tuple[str, ...]] | None]:
+    """Find the files that hold documents; the arguments are `read_documents`'s.
+
+    Returns:
+        The paths; and a function from a line to its document, which raises `BadLineError`, or None for plain text.
+
+    Raises:
+        ValueError: an argument does not apply, a file is missing, or the folder holds no text.
+    """
+    path = Path(path).expanduser()
     if _kind(path) in JSON_LINES and not path.is_dir():
         if separator is not None:
             raise ValueError(f"separator={separator!r} is for plain text; in {path} each row is a document.")
-        return _collect(_stripped(path), partial(_parse_json, fields=(text_field,)), ("text",), path, bad)
+        return [_existing_file(path)], partial(parse_json, fields=(text_field,))
     if text_field != "text":
         raise ValueError(f"text_field={text_field!r} is for JSON lines; {path} is plain text.")
-    files = sorted(file for file in path.iterdir() if _kind(file) == ".txt") if path.is_dir() else [path]
+    if not path.is_dir():
+        return [_existing_file(path)], None
+    files = sorted(file for file in path.iterdir() if _kind(file) == ".txt")
     if not files:
         saved = "; `datasets` saved it, so use load_documents" if _is_saved(path) else ""
         raise ValueError(f"The folder {path} holds no .txt or .txt.gz file{saved}.")
-    found = [document for file in files for document in _documents_of(file, separator)]
-    if separator is not None and len(found) <= len(files):
+    return files, None
+
+
+def check_separator(path: str | Path, separator: str | None, documents: int, files: int):
+    """Make sure that a separator of documents separates some.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if separator is not None and documents <= files:
         raise ValueError(f"separator={separator!r} does not stand between any two documents of {path}.")
-    return Dataset.from_dict({"text": [text for text, _ in found], "origin": [origin for _, origin in found]})
 
 
 def load_pairs(
@@ -184,9 +237,10 @@ def _collect(
     kept, origins = [], []
     for number, row in enumerate(rows, start=1):
         try:
-            kept.append(parse(row))
-            origins.append(f"{label}:{number}")
-        except _BadLineError as problem:
+            found = _each(parse(row))
+            kept += found
+            origins += [f"{label}:{number}"] * len(found)
+        except BadLineError as problem:
             bad.report(f"{place}:{number}", str(problem))
     bad.close(len(kept))
     if not kept:
@@ -194,109 +248,18 @@ def _collect(
     return Dataset.from_dict({**dict(zip(columns, zip(*kept, strict=True), strict=True)), "origin": origins})
 
 
-def _read_parallel(source: Path, target: Path, bad: BadLines) -> Dataset:
-    for path in (source, target):
-        if _kind(path) in (".tsv", *JSON_LINES):
-            raise ValueError(f"{path} is a file of pairs: give it alone, or rename it if it holds plain lines.")
-    sources, targets = list(_stripped(source)), list(_stripped(target))
-    if len(sources) != len(targets):
-        counts = f"{source} has {len(sources):,} lines but {target} has {len(targets):,}"
-        raise ValueError(f"{counts}: each source line needs its target line.")
-
-    def parse(row: tuple[str, str]) -> tuple[str, ...]:
-        # The message begins with the source's name and the line, which is the same in both files.
-        return _filled(row[0], f"line of {source.name}"), _filled(row[1], f"line of {target.name}")
-
-    return _collect(zip(sources, targets, strict=True), parse, ("source", "target"), source, bad)
-
-
-def _parse_tsv(line: str, columns: tuple[int, int]) -> tuple[str, ...]:
-    cells = line.split("\t")
-    if len(cells) < max(columns):
-        raise _BadLineError(f"the number of columns is {len(cells)}, but {max(columns)} are needed, with tabs between")
-    return tuple(_filled(cells[number - 1], f"column {number}") for number in columns)
-
-
-def _parse_json(line: str, fields: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise _BadLineError(f"the line is not JSON: {error.msg} at character {error.pos + 1}") from error
-    if not isinstance(row, dict):
-        raise _BadLineError(f'the line is {row!r:.40}, not a JSON object such as {{"{fields[0]}": "..."}}')
-    return _parse_fields(row, fields)
-
-
-def _parse_fields(row: dict[str, Any], fields: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_filled(_field(row, name), f'field "{name}"') for name in fields)
-
-
-def _field(row: dict[str, Any], name: str) -> str:
-    value: Any = row
-    for key in [name] if name in row else name.split("."):
-        if not isinstance(value, dict) or key not in value:
-            raise _BadLineError(
-                f'there is no field "{name}"; the fields are: {", ".join(_field_names(row)) or "none"}'
-            )
-        value = value[key]
-    if not isinstance(value, str):
-        raise _BadLineError(f'the field "{name}" is {value!r:.40} ({type(value).__name__}), not a string')
-    return value
-
-
-def _field_names(row: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in row.items():
-        if isinstance(value, dict) and value:
-            yield from _field_names(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def _filled(text: str, name: str) -> str:
-    if not text or text.isspace():
-        raise _BadLineError(f"the {name} is empty")
-    # JSON can spell one half of a surrogate pair ("\ud83d"), which no tokenizer can take.
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise _BadLineError(f"the {name} holds half a surrogate pair, which is no character")
-    return text
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file, each ended by one newline character, but the last as it is."""
-    path = _existing_file(path)
-    offset = 0  # bytes of the unpacked file before this line
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
-            for number, raw in enumerate(handle, start=1):
-                line = _decoded(raw, f"{path}:{number}", offset)
-                if number == 1:
-                    line = line.removeprefix(BYTE_ORDER_MARK)
-                if line:  # a file that is nothing but the mark is empty
-                    yield line[:-2] + "\n" if line.endswith("\r\n") else line
-                offset += len(raw)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole gzip file ({error}): copy or pack it again.") from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if offset == 0:
-        raise ValueError(f"{path} is empty.")
-
-
-def _decoded(line: bytes, place: str, offset: int) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{line[error.start]:02x} at offset {offset + error.start:,}"
-        raise ValueError(f"{place}: {found} is not UTF-8 ({error.reason}); convert the file to UTF-8.") from error
+def _each(cells: tuple[Any, ...]) -> list[tuple[str, ...]]:
+    """Make as many rows of one as its last cell has texts."""
+    return [(*cells[:-1], text) for text in cells[-1]] if isinstance(cells[-1], list) else [cells]
 
 
 def _stripped(path: Path) -> Iterator[str]:
-    return (line.removesuffix("\n") for line in _lines(path))
+    return (line.removesuffix("\n") for line in LineReader(_existing_file(path)))
 
 
 def _documents_of(path: Path, separator: str | None) -> Iterator[tuple[str, str]]:
     """Yield (text, origin) of each document in a text file; what is nothing but white space is none."""
-    text = "".join(_lines(path))
+    text = "".join(LineReader(path))
     if not text or text.isspace():
         raise ValueError(f"{path} is empty: it holds no text.")
     line = 1
@@ -344,28 +307,49 @@ def _load_columns(
     columns: tuple[str, ...],
     bad: BadLines,
 ) -> Dataset:
-    data = _load(str(name), split, config_name)
-    roots = {field if field in data.column_names else field.split(".")[0] for field in fields}
-    if roots <= set(data.column_names):
-        data = data.select_columns(sorted(roots))  # the others may hold pictures, which are slow to decode
+    data = open_dataset(name, split, config_name, fields)
     label = f"{name}[{data.split}]" if data.split else str(name)
     place = Path(label) if is_local(name) else label
-    return _collect(data, partial(_parse_fields, fields=fields), columns, place, bad)
+    return _collect(data, partial(parse_fields, fields=fields, lists=True), columns, place, bad)
 
 
-def _load(name: str, split: str | None, config_name: str | None) -> Dataset:
+def open_dataset(
+    name: str | Path, split: str | None, config_name: str | None, fields: Sequence[str], *, streaming: bool = False
+) -> Any:
+    """Open a data set, of which only the columns that hold `fields` are read; the arguments are `load_pairs`'s.
+
+    Args:
+        name: a folder, or a dataset's name on the Hub.
+        split: or None: the only one there is.
+        config_name: the Hub's name for a part of a dataset.
+        fields: names of columns, dotted if nested.
+        streaming: read it while it is used: the result is an `IterableDataset`, or, of a folder that `datasets` saved, a
+            `Dataset` that stays on the disk.
+
+    Raises:
+        ValueError: there is no such data set or split.
+    """
+    data = _load(str(name), split, config_name, streaming)
+    known = data.column_names or []  # of a stream they may not be known
+    roots = {field if field in known else field.split(".")[0] for field in fields}
+    if roots <= set(known):
+        data = data.select_columns(sorted(roots))  # the others may hold pictures, which are slow to decode
+    return data
+
+
+def _load(name: str, split: str | None, config_name: str | None, streaming: bool) -> Any:
     path, local = Path(name).expanduser(), is_local(name)
     if path.is_file():
         raise ValueError(f"{path} is a file, not a dataset: read_pairs and read_documents read files.")
     if local and not path.exists():
         raise ValueError(f"There is no folder {path}. {near_names(path)}")
-    name = str(path) if local else name
+    name, options = str(path) if local else name, {"streaming": True} if streaming else {}
     try:
-        data = load_from_disk(name) if _is_saved(path) else load_dataset(name, config_name, split=split)
+        data = load_from_disk(name) if _is_saved(path) else load_dataset(name, config_name, split=split, **options)
     except Exception as error:  # the Hub, its client and every file format raise their own
         tried = "cannot be loaded" if local else "is no folder here, and does not come from the Hub"
         raise ValueError(f"{name} {tried}: {first_line(error)}") from error
-    if isinstance(data, DatasetDict):
+    if isinstance(data, dict):  # of the splits
         if (split or next(iter(data))) not in data or (split is None and len(data) > 1):
             raise ValueError(f"split={split!r} must be one of those of {name}: {', '.join(map(str, data))}.")
         return data[split or next(iter(data))]

@@ -19,9 +19,11 @@ DESCRIPTION = """Train the original Transformer and a GPT from scratch on your o
 
   theatre demo                                    learn to read dates in many languages, in a few minutes
   theatre train RECIPE --data_dir FOLDER          train on your own text
+  theatre plan RECIPE --devices 8                 what that takes: memory, hours
   theatre translate MODEL < source.txt            translate lines
   theatre generate MODEL --prompt "Once"          continue a text
   theatre evaluate MODEL --source F --target F    score a model
+  theatre verify RECIPE --data_dir FOLDER         check that a recipe reaches its published figure
   theatre convert MODEL FOLDER                    make a model from elsewhere ours, such as OPUS-MT or GPT-2
 
 MODEL is the output folder of a run, or a model on the Hub ("user/repository")."""
@@ -53,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--date", help="a date in your language, to be read at the end (default: today, in your locale)")
 
     commands.add_parser("train", help="train by a recipe; `theatre train --help` lists the recipes", add_help=False)
+
+    commands.add_parser("verify", help="check that a recipe reaches its figure: PASS or FAIL", add_help=False)
+    commands.add_parser(
+        "plan", help="say what a recipe takes; `theatre plan --help` shows the options", add_help=False
+    )
 
     translate = commands.add_parser("translate", help="translate lines of stdin to lines of stdout, in order")
     translate.add_argument("model", help="output folder of a run, or a model on the Hub")
@@ -220,6 +227,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .train import main as train
 
             return train(words[1:])
+        if words[:1] == ["verify"]:
+            from .verify import main as verify
+
+            return verify(words[1:])
+        if words[:1] == ["plan"]:
+            from .plan import main as plan
+
+            return plan(words[1:])
         arguments = parser().parse_args(words)
         return globals()[f"run_{arguments.command}"](arguments)
     except (ValueError, StrictDataclassError) as error:

@@ -67,7 +67,7 @@ class TokenBatchSampler(Sampler[list[int]]):
             raise ValueError(
                 f"{len(self.longer)} rows of training data are too few for {update} batches in an update."
             )
-        self.sizes = _cut(self.longer.sort(descending=True).values.tolist(), budget)
+        self.sizes = cut_by_tokens(self.longer.sort(descending=True).values.tolist(), budget)
         _split_to_multiple(self.sizes, update)
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class _Epoch:
         self.batches.epoch = epoch
 
 
-def _cut(lengths: Sequence[int], budget: int) -> list[int]:
+def cut_by_tokens(lengths: Sequence[int], budget: int) -> list[int]:
     """Cut rows, the longest first, into batches of at most `budget` padded tokens; return how many rows each has."""
     sizes, start = [], 0
     while start < len(lengths):

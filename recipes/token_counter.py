@@ -12,7 +12,9 @@ class TokenCounter:
 
     def add(self, inputs: dict[str, torch.Tensor]):
         """Count one batch: its source by `attention_mask`, its target by `labels`; a causal model has a target alone."""
-        mask_BS = inputs["attention_mask"] != 0
+        mask_BS = (inputs["attention_mask"] != 0).flatten(
+            0, -2
+        )  # rows of several sequences, such as choices, are as many rows
         first_B = mask_BS.sum(1)
         self.padded += mask_BS.numel()
         if "decoder_input_ids" in inputs:

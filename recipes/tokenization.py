@@ -5,7 +5,7 @@ only ever text: a `</s>` that someone typed is spelled out, and never becomes th
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ IGNORED = -100  # a label that no loss counts
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
 CHARACTERS = r"[\s\S]"
 # Where neither pattern can match across: before a space or newline that follows something else.
-_SEAM = re.compile(r"(?<=\S)[ \n]")
-_PIECE = 1 << 17  # characters encoded at once; the library needs some 300 bytes for each
+SEAM = re.compile(r"(?<=\S)[ \n]")
+PIECE = 1 << 17  # characters encoded at once; the library needs some 300 bytes for each
 
 
 def train_bpe_tokenizer(
@@ -76,11 +76,11 @@ def train_bpe_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(chain.from_iterable(map(_pieces, _stream(texts))), trainer)
+    backend.train_from_iterator(chain.from_iterable(map(pieces_of, _stream(texts))), trainer)
     found = backend.get_vocab_size()
     if found < vocab_size:
         logger.warning(f"The text yields {found:,} pieces, fewer than the vocab_size={vocab_size:,} asked for.")
-    return _fast_tokenizer(backend, special_tokens, appends_eos, model_max_length)
+    return fast_tokenizer(backend, special_tokens, appends_eos, model_max_length)
 
 
 def train_character_tokenizer(
@@ -109,7 +109,7 @@ def train_character_tokenizer(
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN_TOKEN))
     backend.pre_tokenizer = _split_characters()
     backend.decoder = decoders.Fuse()
-    return _fast_tokenizer(backend, special_tokens, appends_eos, model_max_length, unk_token=UNKNOWN_TOKEN)
+    return fast_tokenizer(backend, special_tokens, appends_eos, model_max_length, unk_token=UNKNOWN_TOKEN)
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
@@ -148,7 +148,7 @@ def encode_pairs(
         ValueError: a side is too long; the message names its origin.
     """
     bad = BadLines(bad_lines, "pairs")
-    encoded = dataset.map(_encode_batch, batched=True, fn_kwargs={"tokenizer": tokenizer}, desc="encoding pairs")
+    encoded = dataset.map(encode_batch, batched=True, fn_kwargs={"tokenizer": tokenizer}, desc="encoding pairs")
     too_long = [row for row, length in enumerate(encoded["length"][:]) if length > max_length]
     for row in too_long:
         pair = encoded[row]
@@ -217,13 +217,14 @@ def _split_characters() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Split(Regex(CHARACTERS), "isolated")
 
 
-def _fast_tokenizer(
+def fast_tokenizer(
     backend: Tokenizer,
     special_tokens: tuple[str, ...],
     appends_eos: bool,
     model_max_length: int | None,
     **more_tokens: str,
 ) -> PreTrainedTokenizerFast:
+    """Wrap a trained tokenizer so that AutoTokenizer loads it; the last special token ends texts if `appends_eos`."""
     pad_token, bos_token, eos_token = special_tokens[0], special_tokens[1], special_tokens[-1]
     if appends_eos:
         backend.post_processor = processors.TemplateProcessing(
@@ -257,16 +258,16 @@ def _stream(texts: Iterable[str]) -> Iterator[str]:
     return chain([first], stream)
 
 
-def _pieces(text: str) -> Iterator[str]:
+def pieces_of(text: str) -> Iterator[str]:
     """Cut a long text where no word of it is cut."""
     start = 0
-    while seam := _SEAM.search(text, start + _PIECE):
+    while seam := SEAM.search(text, start + PIECE):
         yield text[start : seam.start()]
         start = seam.start()
     yield text[start:]
 
 
-def _can_be_cut(tokenizer: PreTrainedTokenizerBase) -> bool:
+def can_be_cut(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether the tokens of pieces are those of the whole, as of the tokenizers made here for language models."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return False
@@ -278,10 +279,10 @@ def _can_be_cut(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _join_documents(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """Encode documents and put them in a row: (tokens,), int32."""
-    cut = _can_be_cut(tokenizer)
+    cut = can_be_cut(tokenizer)
     documents = []
     for text in texts:
-        pieces = _pieces(text) if cut else [text]
+        pieces = pieces_of(text) if cut else [text]
         rows = [tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"] for piece in pieces]
         documents.append(np.array(list(chain.from_iterable(rows)), dtype=np.int32))
     if len(documents) > 1:
@@ -309,7 +310,8 @@ def _cut_blocks(tokens: np.ndarray, block_size: int, stride: int) -> dict[str, l
     return columns
 
 
-def _encode_batch(batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+def encode_batch(batch: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+    """Turn texts of `source` and `target` into token ids, with the `length` of the longer side."""
     sources = tokenizer(batch["source"], verbose=False)
     labels = encode_targets(tokenizer, batch["target"])
     lengths = [max(len(source), len(target)) for source, target in zip(sources["input_ids"], labels, strict=True)]

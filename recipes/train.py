@@ -107,6 +107,8 @@ def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         "dataset",
         "train_text",
         "validation_text",
+        "source_field",
+        "target_field",
     }
     about |= {f"{split}_{side}" for split in ("train", "validation", "test") for side in ("source", "target", "split")}
     return replace(recipe, anchor=None, values={k: v for k, v in recipe.values.items() if k not in about})

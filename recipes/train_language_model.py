@@ -1,6 +1,6 @@
 """Task "language_modeling": train a GPT or an LSTM from scratch on running text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,30 @@ from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from .anchor import verdict
-from .arguments import Recipe, RunArguments, TextDataArguments, parse_recipe
+from .arguments import Recipe, parse_recipe
+from .bad_lines import StreamedBadLines
+from .data_arguments import TextDataArguments
 from .evaluation import longest_row
 from .likelihood import bytes_of
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
+from .models import load
+from .run_arguments import RunArguments
 from .run_folder import write_metrics
-from .shared_translation import whole_model
+from .streamed_text import batches_of_text, become_stream, sample_texts, stream_documents
 from .text_data import load_documents, read_documents
-from .tokenization import encode_blocks, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .text_streams import MemoryStream, TextStream
+from .tokenization import PIECE, encode_blocks, train_bpe_tokenizer, train_character_tokenizer
+from .training import (
+    AS_SAVED,
+    begin_output,
+    check_output,
+    measure_saved,
+    settle_tokens,
+    tokenizer_for,
+    train_and_measure,
+    trained_model,
+)
 
 
 AUTO_CLASS = "AutoModelForCausalLM"
@@ -53,24 +67,51 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
         raise ValueError("predict_with_generate translates the validation text, which a language model does not.")
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
-    train, validation = read_texts(data)
+    train: Any
+    train, validation = stream_texts(data) if args.streaming else read_texts(data)
     tokenizer = make_tokenizer(data, args, train, model_args)
     model = make_model(model_args, tokenizer)
     length = row_length(data, model)
-    blocks, validation_blocks = (encode_blocks(texts, tokenizer, length) for texts in (train, validation))
+    settle_tokens(args, given, model, length)
+    collate = DataCollatorForSeq2Seq(tokenizer)
+    blocks: Any = None if args.streaming else encode_blocks(train, tokenizer, length)
+    if args.streaming or args.bpe_dropout:
+        text = train if args.streaming else MemoryStream(train, StreamedBadLines("error", "documents"), PIECE)
+        batches = batches_of_text(text, tokenizer, length, args, collate)
+        if not args.streaming:
+            become_stream(args, blocks, batches)
+        blocks = batches
+    validation_blocks = encode_blocks(validation, tokenizer, length)
     model.generation_config.update(do_sample=True, max_new_tokens=length // 2)
     folder = begin_output(args, recipe, given, model, tokenizer, blocks)
 
-    collate = DataCollatorForSeq2Seq(tokenizer)
     text_bytes = bytes_of(validation["text"])
     trainer, metrics = train_and_measure(
         model, args, tokenizer, collate, blocks, validation_blocks, text_bytes=text_bytes
     )
-    done = LanguageModel(folder, whole_model(model), tokenizer, metrics, length)
+    done = LanguageModel(folder, trained_model(trainer), tokenizer, metrics, length)
     if trainer.is_world_process_zero():
         finish(done, recipe, given, data, validation)
     trainer.accelerator.wait_for_everyone()
     return done
+
+
+def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Measure the model in a folder as `run` measures what it has trained; write nothing.
+
+    Raises:
+        ValueError: the folder holds no such model, or the recipe, an option or the data is wrong.
+    """
+    words = [*overrides, *AS_SAVED]
+    (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
+    model, tokenizer = load(str(folder), AUTO_CLASS)
+    if attention := getattr(model_args, "attn_implementation", None):
+        model.set_attn_implementation(attention)
+    _, validation = read_texts(data)
+    blocks = encode_blocks(validation, tokenizer, row_length(data, model))
+    collate = DataCollatorForSeq2Seq(tokenizer)
+    text_bytes = bytes_of(validation["text"])
+    return measure_saved(model, args, tokenizer, collate, blocks, text_bytes=text_bytes)[1]
 
 
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
@@ -97,6 +138,18 @@ def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
     return Dataset.from_dict({"text": parts[0]}), Dataset.from_dict({"text": parts[1]})
 
 
+def stream_texts(data: TextDataArguments) -> tuple[TextStream, Dataset]:
+    """Open the training text as a stream, and read the validation text.
+
+    Raises:
+        ValueError: there is no validation text: the end of a stream, of which it would be a share, is not known.
+    """
+    validation = read_text(data, "validation")
+    if validation is None:
+        raise ValueError("streaming needs validation_text (or validation_split): a share of a stream is not known.")
+    return stream_documents(data), validation
+
+
 def read_text(data: TextDataArguments, split: str) -> Dataset | None:
     """Read the training or validation documents that the arguments name; None where they name none."""
     if data.dataset:
@@ -108,12 +161,18 @@ def read_text(data: TextDataArguments, split: str) -> Dataset | None:
     return read_documents(Path(data.data_dir or ".") / path, text_field=data.text_field, separator=data.separator)
 
 
-def make_tokenizer(data: TextDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
+def make_tokenizer(
+    data: TextDataArguments, args: RunArguments, train: Dataset | TextStream, model_args
+) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name on the training text; or load it."""
     vocab_size = vocabulary_size(presets_for(AUTO_CLASS)[model_args.preset], model_args)
+
+    def texts() -> Iterable[str]:
+        return sample_texts(train, args.tokenizer_samples) if isinstance(train, TextStream) else train["text"]
+
     kinds = {
-        "bpe": lambda: train_bpe_tokenizer(train["text"], vocab_size, appends_eos=False),
-        "character": lambda: train_character_tokenizer(train["text"]),
+        "bpe": lambda: train_bpe_tokenizer(texts(), vocab_size, appends_eos=False),
+        "character": lambda: train_character_tokenizer(texts()),
     }
     return tokenizer_for(data.tokenizer, args, kinds)
 

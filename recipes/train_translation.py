@@ -1,7 +1,8 @@
 """Task "translation": train an encoder-decoder, the original Transformer or an LSTM, from scratch on pairs of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,31 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 from transformer_theatre.modeling.text_to_text import EXTRA_LENGTH
 
 from .anchor import verdict
-from .arguments import PairDataArguments, Recipe, RunArguments, parse_recipe
+from .arguments import Recipe, parse_recipe
 from .attention_picture import draw_attention, readable_tokens
+from .data_arguments import PairDataArguments
 from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
+from .models import load
+from .references import group_references, references_of
+from .run_arguments import RunArguments
 from .run_folder import write_metrics
-from .shared_translation import whole_model
+from .streamed_text import batches_of_pairs, sample_texts, stream_pairs
+from .symbol_tokenizer import train_symbol_tokenizer
 from .text_data import load_pairs, read_pairs
+from .text_streams import TextStream
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
-from .training import begin_output, check_output, tokenizer_for, train_and_measure
+from .training import (
+    AS_SAVED,
+    begin_output,
+    check_output,
+    measure_saved,
+    settle_tokens,
+    tokenizer_for,
+    train_and_measure,
+    trained_model,
+)
 
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
@@ -57,22 +73,27 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     (model_args, data, args), given = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
-    splits = {split: read_split(data, split) for split in ("train", "validation", "test")}
-    if splits["train"] is None:
+    stream = stream_pairs(data) if args.streaming else None
+    splits = {split: read_split(data, split) for split in ("train", "validation", "test")[args.streaming :]}
+    pairs = splits.get("train")
+    if pairs is None and stream is None:
         raise ValueError("There is nothing to train on: give train_source (and train_target), or dataset.")
-    if data.max_train_samples:
-        splits["train"] = splits["train"].select(range(min(data.max_train_samples, len(splits["train"]))))
+    if pairs is not None and data.max_train_samples:
+        splits["train"] = pairs = pairs.select(range(min(data.max_train_samples, len(pairs))))
 
-    tokenizer = make_tokenizer(data, args, splits["train"], model_args)
-    encoded = {
-        split: encode_pairs(splits[split], tokenizer, data.max_length, data.bad_lines)
-        for split in ("train", "validation", "test")
-        if splits[split] is not None
+    tokenizer = make_tokenizer(data, args, stream or pairs, model_args)
+    encoded: dict[str, Any] = {
+        split: encode_pairs(rows, tokenizer, data.max_length, data.bad_lines)
+        for split, rows in splits.items()
+        if rows is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
+    settle_tokens(args, given, model, data.max_length if stream is not None else max(encoded["train"]["length"][:]))
+    collate = DataCollatorForSeq2Seq(tokenizer, model)
+    if stream is not None:
+        encoded["train"] = batches_of_pairs(stream, tokenizer, data, args, collate)
     folder = begin_output(args, recipe, given, model, tokenizer, encoded["train"])
 
-    collate = DataCollatorForSeq2Seq(tokenizer, model)
     trainer, metrics = train_and_measure(
         model,
         args,
@@ -82,8 +103,10 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         encoded.get("validation"),
         target_language=data.target_language,
     )
-    metrics["train_rows_too_long"] = len(splits["train"]) - len(encoded["train"])
-    done = Translation(folder, whole_model(model), tokenizer, given, data, metrics, encoded.get("test"), [])
+    if pairs is not None:
+        metrics["train_rows_too_long"] = len(pairs) - len(encoded["train"])
+    test = as_test_set(encoded.get("test"), data)
+    done = Translation(folder, trained_model(trainer), tokenizer, given, data, metrics, test, [])
     if trainer.is_world_process_zero():
         write_metrics(folder, metrics)  # now, lest a failure below lose them
     if done.test is not None:
@@ -93,6 +116,45 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         finish(done, recipe)
     trainer.accelerator.wait_for_everyone()
     return done
+
+
+def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Measure the model in a folder as `run` measures what it has trained, by the same search; write nothing.
+
+    Raises:
+        ValueError: the folder holds no such model, or the recipe, an option or the data is wrong.
+    """
+    words = [*overrides, *AS_SAVED]
+    (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
+    model, tokenizer = load(str(folder), AUTO_CLASS)
+    if attention := getattr(model_args, "attn_implementation", None):
+        model.set_attn_implementation(attention)
+    splits = {split: read_split(data, split) for split in ("validation", "test")}
+    encoded = {
+        split: encode_pairs(pairs, tokenizer, data.max_length, data.bad_lines)
+        for split, pairs in splits.items()
+        if pairs is not None
+    }
+    collate, language = DataCollatorForSeq2Seq(tokenizer, model), data.target_language
+    trainer, metrics = measure_saved(
+        model, args, tokenizer, collate, encoded.get("validation"), target_language=language
+    )
+    if test := as_test_set(encoded.get("test"), data):
+        metrics["test_num_beams"] = args.generation_num_beams or model.default_num_beams
+        metrics |= score_outputs(trainer.translate(test, metrics["test_num_beams"]), test, data)
+    return metrics
+
+
+def as_test_set(pairs: Dataset | None, data: PairDataArguments) -> Dataset | None:
+    """Put pairs of the same source together, where the arguments want it."""
+    return group_references(pairs) if pairs is not None and data.group_references else pairs
+
+
+def score_outputs(predictions: list[str], test: Dataset, data: PairDataArguments) -> dict[str, Any]:
+    """Score what the model wrote, as `test_bleu` and so on."""
+    scores = score_texts(predictions, references_of(test), data.target_language, data.metrics)
+    signature = {"interval_signature": scores.pop("interval_signature")}
+    return {**{f"test_{key}": value for key, value in scores.items()}, **signature}
 
 
 def read_split(data: PairDataArguments, split: str) -> Dataset | None:
@@ -114,13 +176,27 @@ def read_split(data: PairDataArguments, split: str) -> Dataset | None:
     )
 
 
-def make_tokenizer(data: PairDataArguments, args: RunArguments, train: Dataset, model_args) -> PreTrainedTokenizerBase:
+def make_tokenizer(
+    data: PairDataArguments, args: RunArguments, train: Dataset | TextStream, model_args
+) -> PreTrainedTokenizerBase:
     """Train the tokenizer that the arguments name, on both sides of the training text; or load it."""
     vocab_size = vocabulary_size(presets_for(AUTO_CLASS)[model_args.preset], model_args)
-    texts = [*train["source"], *train["target"]]
+
+    def texts() -> Iterable[str]:
+        if isinstance(train, TextStream):
+            return sample_texts(train, args.tokenizer_samples)
+        return chain(train["source"], train["target"])
+
+    def sides() -> tuple[Iterable[str], Iterable[str]]:
+        if isinstance(train, TextStream):
+            found = list(texts())  # source and target by turns
+            return found[::2], found[1::2]
+        return train["source"], train["target"]
+
     kinds = {
-        "bpe": lambda: train_bpe_tokenizer(texts, vocab_size),
-        "character": lambda: train_character_tokenizer(texts, appends_eos=True),
+        "bpe": lambda: train_bpe_tokenizer(texts(), vocab_size, lowercase=data.lowercase),
+        "character": lambda: train_character_tokenizer(texts(), appends_eos=True),
+        "symbol": lambda: train_symbol_tokenizer(*sides()),
     }
     return tokenizer_for(data.tokenizer, args, kinds)
 
@@ -144,9 +220,7 @@ def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> Pr
 def finish(done: Translation, recipe: Recipe):
     """Score the test set, draw one example, and write metrics.json and the card."""
     if done.test is not None:
-        scores = score_texts(done.predictions, done.test["target"], done.data.target_language)
-        signature = {"interval_signature": scores.pop("interval_signature")}
-        done.metrics |= {**{f"test_{key}": value for key, value in scores.items()}, **signature}
+        done.metrics |= score_outputs(done.predictions, done.test, done.data)
         done.example = sorted(done.test["source"], key=len)[len(done.test) // 2]
         draw(done)
     write_metrics(done.folder, done.metrics)

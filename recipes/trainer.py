@@ -3,30 +3,34 @@
 import contextlib
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.compute
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
-from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from transformers.utils import logging
 
-from .averaging import ExponentialAverage, set_weights
+from .averaging import ExponentialAverage
 from .bootstrap import SIGNATURE
 from .checkpointing import CheckpointingTrainer
+from .dropout_rows import BeginEpoch, DropoutRows
 from .early_stopping import EarlyStopping
+from .interruption import rows_of
 from .length_grouping import LengthGroupedSampler
 from .likelihood import bytes_of, likelihood, likelihood_of_rows
 from .metrics import score_texts
 from .noam import noam_schedule
 from .nonfinite import FiniteUpdates
+from .optimizers import OPTIMIZERS
 from .run_counters import RunCounters
+from .sharding import is_sharded, load_weights
 from .shared_translation import translate_together
 from .smoothed_loss import SmoothedLoss
+from .stream_batches import BatchNumbers, StreamBatches, StreamKeeper
 from .token_batches import TokenBatchSampler
 from .token_counter import TokenCounter
 from .token_progress import TokenProgress
@@ -90,33 +94,66 @@ class TheatreTrainer(CheckpointingTrainer):
         self.average = ExponentialAverage(model, args.ema_decay) if args.ema_decay else None
         if self.average is not None:
             self.add_callback(self.average)
-        self.finite = FiniteUpdates(args, self.train_dataset)
+        self.finite = FiniteUpdates(args, self._names_of)
         self.counters = RunCounters(model, self.counter)
         self.add_callback(self.counters)
         if args.early_stopping_patience:
             self.add_callback(EarlyStopping(args.early_stopping_patience))
+        self.stream = None
+        if isinstance(self.train_dataset, StreamBatches):
+            self.stream = StreamKeeper(self.train_dataset, args.world_size * args.gradient_accumulation_steps)
+            self.add_callback(self.stream)
+        self.dropped = None
+        if args.bpe_dropout and self.train_dataset is not None and self.stream is None:
+            self.dropped = self._rows_with_dropout()
+            self.add_callback(BeginEpoch(self.dropped))
         self.remove_callback(ProgressCallback)
         self.add_callback(TokenProgress())
 
     def get_train_dataloader(self) -> DataLoader:
         """Make batches of a number of tokens, or of a number of rows."""
         args: Any = self.args
+        if isinstance(self.train_dataset, StreamBatches):
+            numbers = BatchNumbers(args.max_steps * args.gradient_accumulation_steps)
+            return self._loader(self.train_dataset, numbers, StreamBatches.first)
         if not args.max_tokens_per_batch:
-            return super().get_train_dataloader()
+            if self.dropped is None:
+                return super().get_train_dataloader()
+            size = self._train_batch_size
+            return self._get_dataloader(self.dropped, "training", size, self._get_train_sampler, is_training=True)
         pairs = self.model.config.is_encoder_decoder
         dataset: Any = self.train_dataset
+        lengths = lengths_of(dataset, ["input_ids", "labels"] if pairs else ["input_ids"])
         sampler = TokenBatchSampler(
-            lengths_of(dataset, ["input_ids", "labels"] if pairs else ["input_ids"]),
+            lengths if self.dropped is None else self.dropped.expected_lengths(lengths),
             args.max_tokens_per_batch,
             seed=args.seed,
             world_size=args.world_size,
             rank=args.process_index,
             accumulation_steps=args.gradient_accumulation_steps,
         )
+        rows = self.dropped or self._remove_unused_columns(dataset, description="training")
+        return self._loader(rows, sampler, self.data_collator)
+
+    def _rows_with_dropout(self) -> DropoutRows:
+        args: Any = self.args
+        tables: Any = self.train_dataset
+        return DropoutRows(
+            tables,
+            self.processing_class,  # type: ignore[arg-type]
+            args.bpe_dropout,
+            seed=args.seed,
+            sides=args.bpe_dropout_sides,
+            most=getattr(self.model.config, "max_position_embeddings", None),
+            max_tokens=args.max_tokens_per_batch,
+        )
+
+    def _loader(self, rows: Any, sampler: Sampler[list[int]], collate: Any) -> DataLoader:
+        args: Any = self.args
         loader = DataLoader(
-            self._remove_unused_columns(dataset, description="training"),
+            rows,
             batch_sampler=sampler,
-            collate_fn=self.data_collator,
+            collate_fn=collate,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
@@ -127,6 +164,15 @@ class TheatreTrainer(CheckpointingTrainer):
         )
         # The sampler knows its process: accelerate must not share the batches out once more.
         return prepare_data_loader(loader, args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def create_optimizer(self, *model):
+        """Make the optimizer that `optimizer` names, or the library's."""
+        args: Any = self.args
+        if args.optimizer is None or self.optimizer is not None:
+            return super().create_optimizer(*model)
+        chosen: Any = model[0] if model and model[0] is not None else self.model
+        self.optimizer = OPTIMIZERS[args.optimizer](super().create_optimizer(*model), chosen, args)
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """Make the paper's schedule where `noam_factor` asks for it, or the library's; warn if it never reaches its peak."""
@@ -171,10 +217,23 @@ class TheatreTrainer(CheckpointingTrainer):
         lengths: Any = self.train_dataset[self.args.length_column_name]  # type: ignore[index]
         return LengthGroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """Take the batches of an update, and from those of a stream what only the `StreamKeeper` wants."""
+        taken = epoch_iterator if self.stream is None else map(self.stream.take, epoch_iterator)
+        return super().get_batch_samples(taken, num_batches, device)
+
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Count the batch, and learn from it."""
         self.counter.add(inputs)
         return self.finite.add(inputs, super().training_step(model, inputs, num_items_in_batch))
+
+    def _names_of(self, inputs) -> list[str]:
+        """Name the rows of a batch, or, of a stream, those of the whole update."""
+        if self.stream is not None:
+            return self.stream.origins
+        dataset: Any = self.train_dataset
+        rows = rows_of(inputs, dataset) if self.dropped is None else self.dropped.rows_of(inputs)
+        return [dataset[row].get("origin", f"row {row + 1}") for row in rows]
 
     def _get_grad_norm(self, model, grad_norm=None):
         """Look at loss and gradient; the library asks for the norm just before it makes the update.
@@ -208,16 +267,18 @@ class TheatreTrainer(CheckpointingTrainer):
         return sum("skipped_update" in entry for entry in self.state.log_history)
 
     def save_own_state(self, folder: Path):
-        """Write the moving average and the counts of the run into a checkpoint."""
+        """Write the moving average, the counts of the run and the place in its stream into a checkpoint."""
         self.counters.save(folder, writes=self.args.should_save)
+        if self.stream is not None and self.args.should_save:
+            self.stream.save(folder, self.state.global_step)
         if self.average is not None:
             self.average.save(folder, writes=self.args.should_save)
 
     def _load_best_model(self):
         """Load the best checkpoint: also where devices share the weights, and its own moving average with it."""
-        best = Path(self.state.best_model_checkpoint or "")
-        if any(isinstance(weight, DTensor) for weight in self.model.parameters()):
-            set_weights(self.model, read_weights(best))
+        best, model = Path(self.state.best_model_checkpoint or ""), cast(Any, self.model)
+        if is_sharded(model):
+            load_weights(model, read_weights(best))
         else:
             super()._load_best_model()
         if self.average is not None:
@@ -278,9 +339,10 @@ class TheatreTrainer(CheckpointingTrainer):
 
     def translate(self, texts: Dataset, num_beams: int) -> list[str]:
         """Translate texts, shared by all processes; see `translate_together`."""
+        tokenizer: Any = self.processing_class
         return translate_together(
             self.accelerator.unwrap_model(self.model),
-            self.processing_class,
+            tokenizer,
             texts,
             num_beams,
             rank=self.args.process_index,

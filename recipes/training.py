@@ -12,14 +12,19 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .arguments import Recipe, RunArguments
-from .averaging import average_checkpoints, checkpoints_to_average, set_weights
+from .arguments import Recipe
+from .averaging import average_checkpoints, checkpoints_to_average
+from .batch_fit import tokens_that_fit
 from .best_metric import check_best_metric
+from .bpe_dropout import BpeDropout
 from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
+from .run_arguments import RunArguments
 from .run_folder import begin_folder, check_folder, write_json
+from .sharding import check_sharding, load_weights, shard, whole_copy
 from .signals import SIGNALS
+from .stream_batches import StreamBatches
 from .tokenization import load_tokenizer
 from .trainer import TheatreTrainer
 
@@ -61,7 +66,10 @@ def why_not_from(checkpoint: Path) -> str | None:
     """Say why a run cannot go on from a checkpoint; None if it can, as if it had never stopped."""
     if not checkpoint.is_dir():
         return "there is no such folder"
-    needed = ["trainer_state.json", "config.json", "tokenizer.json", "optimizer.pt", "scheduler.pt"]
+    needed = ["trainer_state.json", "config.json", "tokenizer.json", "scheduler.pt"]
+    # Accelerate and DeepSpeed keep what processes share in folders of their own.
+    shared = any(path.is_dir() for name in ("optimizer_*", "global_step*") for path in checkpoint.glob(name))
+    needed += [] if shared or (checkpoint / "optimizer.bin").is_file() else ["optimizer.pt"]
     missing = [name for name in needed if not (checkpoint / name).is_file()]
     return problem_of(checkpoint) or (f"{missing[0]} is missing" if missing else None)
 
@@ -69,6 +77,7 @@ def why_not_from(checkpoint: Path) -> str | None:
 def check_output(args: RunArguments):
     """Make sure, before anything long, that the run can write its output folder; see `check_folder`."""
     check_best_metric(args)
+    check_sharding(args.fsdp_size, args.world_size)
     if args.process_index == 0:
         check_folder(args.output_dir or "", overwrite=args.overwrite, resume=resumes(args))
     last_checkpoint(args)
@@ -80,7 +89,7 @@ def begin_output(
     given: dict[str, Any],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    train: Dataset,
+    train: Dataset | StreamBatches,
 ) -> Path:
     """Begin the output folder, once for all processes; call it when nothing else can be wrong with the input any more.
 
@@ -93,7 +102,8 @@ def begin_output(
     begun = fingerprint(train, tokenizer, batching(args))
     if checkpoint is not None:
         then = check_fingerprint(Path(checkpoint).parent, begun)
-        same_updates(then, args, len(train), Path(checkpoint))
+        rows = None if isinstance(train, StreamBatches) else len(train)
+        same_updates(then, args, rows, Path(checkpoint))
         nothing_newer(folder, Path(checkpoint))
     with args.main_process_first(local=False, desc="beginning the output folder"):
         if args.process_index == 0:
@@ -105,16 +115,44 @@ def begin_output(
     return folder
 
 
+def settle_tokens(args: RunArguments, given: dict[str, Any], model: PreTrainedModel, longest: int):
+    """Put a number in the place of `max_tokens_per_batch: auto`, also in the recipe as it is run.
+
+    A run that goes on takes the number that it began with.
+
+    Args:
+        args: of the run.
+        given: the recipe as run.
+        model: of the run.
+        longest: tokens of the longest side of a row.
+
+    Raises:
+        ValueError: not even one row fits the device.
+    """
+    if args.max_tokens_per_batch != "auto":
+        return
+    begun = Path(args.output_dir or "") / FINGERPRINT
+    if resumes(args) and begun.is_file():
+        args.max_tokens_per_batch = json.loads(begun.read_text(encoding="utf-8")).get("division", {}).get("tokens")
+    if not isinstance(args.max_tokens_per_batch, int):
+        args.max_tokens_per_batch = tokens_that_fit(model, args, longest)
+    given["max_tokens_per_batch"] = args.max_tokens_per_batch
+
+
 def batching(args: RunArguments) -> dict[str, Any]:
     """What decides which rows are in which update, and what else decides how a run goes on: `settings` may change."""
     values = {name: getattr(args, name) for name in _SETTINGS}
     settings = {name: str(getattr(value, "value", value)) for name, value in values.items()}
     order = "tokens" if args.max_tokens_per_batch else str(getattr(args, "train_sampling_strategy", "random"))
+    more: dict[str, Any] = {"shuffle_buffer": args.shuffle_buffer} if args.streaming else {}
+    if args.bpe_dropout:
+        more |= {"bpe_dropout": args.bpe_dropout, "bpe_dropout_sides": args.bpe_dropout_sides}
     return {
         "seed": args.seed,
         "order of rows": order,
-        "optimizer": str(getattr(args.optim, "value", args.optim)),
+        "optimizer": args.optimizer or str(getattr(args.optim, "value", args.optim)),
         "moving average": "kept" if args.ema_decay else "none",
+        **more,
         "division": asdict(division_of(args)),
         "settings": settings,
     }
@@ -123,6 +161,7 @@ def batching(args: RunArguments) -> dict[str, Any]:
 # What may change when a run goes on.
 _SETTINGS = [
     "learning_rate",
+    "muon_learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
     "noam_factor",
@@ -140,13 +179,13 @@ _SETTINGS = [
 ]
 
 
-def same_updates(then: Mapping[str, Any], args: RunArguments, rows: int, checkpoint: Path):
+def same_updates(then: Mapping[str, Any], args: RunArguments, rows: int | None, checkpoint: Path):
     """Make sure that updates are of the same rows as they were, on whatever number of processes.
 
     Args:
         then: fingerprint of the run that is to go on.
         args: to go on with.
-        rows: of the training data.
+        rows: of the training data; None: it is a stream.
         checkpoint: to go on from.
 
     Raises:
@@ -191,11 +230,18 @@ def tokenizer_for(
         name: a key of `make`, or a folder or Hub repository that holds a tokenizer.
         args: of the run.
         make: what trains each kind of tokenizer.
+
+    Raises:
+        ValueError: it cannot be loaded, or is none that `bpe_dropout` can be used with.
     """
     checkpoint = last_checkpoint(args)
     if checkpoint is not None:
-        return load_tokenizer(checkpoint)
-    return make[name]() if name in make else load_tokenizer(name)
+        tokenizer = load_tokenizer(checkpoint)
+    else:
+        tokenizer = make[name]() if name in make else load_tokenizer(name)
+    if args.bpe_dropout:
+        BpeDropout(tokenizer, args.bpe_dropout)  # now, before anything is written
+    return tokenizer
 
 
 def same_model(model: PreTrainedModel, checkpoint: str | None):
@@ -218,7 +264,7 @@ def train_and_measure(
     args: RunArguments,
     tokenizer: PreTrainedTokenizerBase,
     collate: Any,
-    train: Dataset,
+    train: Dataset | StreamBatches,
     validation: Dataset | None,
     *,
     text_bytes: int | None = None,
@@ -231,8 +277,8 @@ def train_and_measure(
         args: of the run; evaluation while training is turned off where there is no `validation`.
         tokenizer: saved beside the model.
         collate: makes a batch of rows.
-        train: rows of token ids.
-        validation: as `train`; pairs with their text.
+        train: rows of token ids, or a stream of them.
+        validation: rows of token ids; pairs with their text.
         text_bytes: of the validation text, where it is no pairs.
         target_language: code, see `score_texts`.
 
@@ -248,6 +294,8 @@ def train_and_measure(
             if getattr(args, name):
                 raise ValueError(f"{name}={getattr(args, name)} needs validation text.")
         args.eval_strategy, args.load_best_model_at_end = "no", False
+    if args.fsdp_size > 1:
+        model = shard(model, args.fsdp_size, args.world_size)
     trainer = TheatreTrainer(
         model=model,
         args=args,
@@ -263,6 +311,8 @@ def train_and_measure(
         trainer.counters.load(Path(checkpoint))
         if trainer.average is not None:
             trainer.average.load(Path(checkpoint))
+        if trainer.stream is not None:
+            trainer.stream.load(Path(checkpoint))
     folder = Path(args.output_dir or "")
     with contextlib.ExitStack() as uncut:
         uncut.enter_context(SIGNALS.held())
@@ -274,7 +324,7 @@ def train_and_measure(
         metrics = {
             "train_steps": trainer.state.global_step,
             "train_loss": trainer.finite.mean(result.training_loss),
-            "train_rows": len(train),
+            **({} if isinstance(train, StreamBatches) else {"train_rows": len(train)}),
             **trainer.counters.figures(),
         }
         if args.skip_nonfinite:
@@ -283,14 +333,57 @@ def train_and_measure(
         # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         if validation is not None:
-            trainer.evaluate()
-            metrics |= {f"eval_{name}": value for name, value in trainer.figures.items()}
-            metrics["interval_signature"] = metrics.pop("eval_interval_signature")
+            metrics |= measured_validation(trainer)
         # Generation wants the cache that the Trainer turned off in the configuration.
         model.config.use_cache = True
         trainer.save_whole_model()
         SIGNALS.place = f"after training; the model is saved in {folder}, and was not measured to the end."
     return trainer, metrics
+
+
+def measure_saved(
+    model: PreTrainedModel,
+    args: RunArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    collate: Any,
+    validation: Dataset | None,
+    *,
+    text_bytes: int | None = None,
+    target_language: str | None = None,
+) -> tuple[TheatreTrainer, dict[str, Any]]:
+    """Measure a model that was trained and saved, as `train_and_measure` does when it has trained.
+
+    The arguments are those of `train_and_measure`, parsed with `AS_SAVED`.
+
+    Returns:
+        The trainer, with which the model can translate, and the figures of the validation set, if there is one.
+    """
+    if validation is None:
+        args.eval_strategy, args.load_best_model_at_end = "no", False
+    trainer = TheatreTrainer(
+        model=model,
+        args=args,
+        text_bytes=text_bytes,
+        target_language=target_language,
+        data_collator=collate,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+    )
+    metrics = measured_validation(trainer) if validation is not None else {}
+    model.config.use_cache = True
+    return trainer, metrics
+
+
+# What is saved is measured in full precision, whatever it was trained in.
+AS_SAVED = ["--bf16", "false", "--fp16", "false"]
+
+
+def measured_validation(trainer: TheatreTrainer) -> dict[str, Any]:
+    """Measure the validation set: `eval_nll`, ... and `interval_signature`."""
+    trainer.evaluate()
+    metrics = {f"eval_{name}": value for name, value in trainer.figures.items()}
+    metrics["interval_signature"] = metrics.pop("eval_interval_signature")
+    return metrics
 
 
 def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
@@ -311,7 +404,15 @@ def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
     chosen = checkpoints_to_average(
         Path(args.output_dir), args.average_last, args.average_best, metric, bool(args.greater_is_better)
     )
-    set_weights(trainer.accelerator.unwrap_model(trainer.model), average_checkpoints(chosen))
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    load_weights(model, average_checkpoints(chosen))
     steps = ", ".join(path.name.removeprefix("checkpoint-") for path in chosen)
     best = f" (the best by {metric.removeprefix('eval_')})" if args.average_best else ""
     return {"averaged": f"checkpoints of steps {steps}{best}"}
+
+
+def trained_model(trainer: TheatreTrainer) -> PreTrainedModel:
+    """Return the model that one process alone can use; all processes call it."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    alone: Any = whole_copy(model)
+    return alone.to(trainer.args.device)

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerBase
 
-from transformer_theatre.recipes.models import load
+from transformer_theatre.recipes.models import load_model
 
 from .carried_tokenizer import check_vocabulary, read_tokenizer, save_tokenizer
 from .checkpoint import find, model_type
@@ -95,8 +95,8 @@ def _read_ours(path: Path, name: str) -> tuple[Format, Source]:
     if kind != wanted:
         raise ValueError(f"{path} is a {kind or 'folder without a'} model: only a {wanted} model can become {name}.")
     auto_class = "AutoModelForSeq2SeqLM" if entry is MARIAN else "AutoModelForCausalLM"
-    model, tokenizer = load(str(path), auto_class)
-    return entry, Source(model.config, model.state_dict(), model.cpu().float, tokenizer)
+    model = load_model(str(path), auto_class)
+    return entry, Source(model.config, model.state_dict(), model.cpu().float, read_tokenizer(path))
 
 
 def _given_tokenizer(name: str) -> PreTrainedTokenizerBase:

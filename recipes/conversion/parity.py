@@ -142,7 +142,8 @@ def _generate_both(
     room = _NEW_TOKENS if converted.config.is_encoder_decoder else limit - inputs["input_ids"].shape[1]
     options = {"num_beams": num_beams, "do_sample": False, "max_new_tokens": max(1, min(_NEW_TOKENS, room, limit - 1))}
     with sized_by_target(original), sized_by_target(converted):
-        theirs, ours = (model.generate(**inputs, **options) for model in (original, converted))
+        theirs = original.generate(**inputs, **options, **without_faulty_cache(original))
+        ours = converted.generate(**inputs, **options)
     if theirs.shape == ours.shape:
         return theirs, int((theirs == ours).all(-1).sum())
     return theirs, sum(a == b for a, b in zip(*(_trimmed(t, converted) for t in (theirs, ours)), strict=True))
@@ -156,6 +157,14 @@ def _trimmed(rows: torch.Tensor, model: PreTrainedModel) -> list[list[int]]:
             row.pop()
         trimmed.append(row)
     return trimmed
+
+
+def without_faulty_cache(model: PreTrainedModel) -> dict[str, bool]:
+    """Give the options of `generate` with which FSMT of transformers 5.4 searches as it should.
+
+    Where it has fewer layers in the decoder than in the encoder, its beams go astray with the cache, and not without it.
+    """
+    return {"use_cache": False} if model.config.model_type == "fsmt" else {}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.distributed import DistributedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -40,15 +40,19 @@ def sharded_equals_whole(rank: int, folder: str, inputs: dict, module: str, name
         torch.testing.assert_close(weight, weights[name], msg=_about("saved weight", name))
 
 
-def shared_equals_whole(rank: int, folder: str, inputs: dict):
-    """Every sub-layer shared by all devices: same loss, gradients and translation as the whole model."""
-    whole = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+def shared_equals_whole(rank: int, folder: str, inputs: dict, crosses: bool):
+    """Every sub-layer shared by all devices: same loss, gradients and text as the whole model.
+
+    `crosses` says that it has encoder-decoder attention.
+    """
+    auto_class = AutoModelForSeq2SeqLM if crosses else AutoModelForCausalLM
+    whole = auto_class.from_pretrained(folder).eval()
     distribution = DistributedConfig(tp_size=dist.get_world_size())
-    shared = AutoModelForSeq2SeqLM.from_pretrained(folder, distributed_config=distribution).eval()
+    shared = auto_class.from_pretrained(folder, distributed_config=distribution).eval()
     cut = {name for name, parameter in shared.named_parameters() if isinstance(parameter, DTensor)}
-    assert {name.split(".", 4)[-1] for name in cut} >= {
+    assert {name.partition(".layers.")[2].partition(".")[2] for name in cut} >= {
         f"{attention}_attention.{part}_proj.weight"
-        for attention in ("self", "cross")
+        for attention in (("self", "cross") if crosses else ("self",))
         for part in ("q", "k", "v", "out")
     } | {"feed_forward.fc1.weight", "feed_forward.fc2.weight"}, cut
 

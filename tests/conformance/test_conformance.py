@@ -17,6 +17,7 @@ from transformers.exporters import DynamoConfig, DynamoExporter
 
 from transformer_theatre.configuration import GPTConfig, LSTMConfig, TransformerConfig
 from transformer_theatre.modeling import (
+    GPTForCausalLM,
     GPTForMultipleChoice,
     GPTForSequenceClassification,
     LSTMForCausalLM,
@@ -180,7 +181,7 @@ class EncoderDecoderTest(TheatreTests, ModelTesterMixin, GenerationTesterMixin, 
         config, inputs = self.model_tester.prepare_config_and_inputs_for_language_model()
         with tempfile.TemporaryDirectory() as folder:
             TransformerForConditionalGeneration(config).save_pretrained(folder)
-            run_distributed(world_size=2)(shared_equals_whole)(folder, inputs)
+            run_distributed(world_size=2)(shared_equals_whole)(folder, inputs, True)
 
 
 class DecoderTest(
@@ -194,6 +195,13 @@ class DecoderTest(
 ):
     config_class = GPTConfig
     all_model_classes = tuple(classes_of(GPTConfig).values())
+
+    def test_own_tensor_parallel(self):
+        """What the library's mixin asks too, and that every sub-layer is really shared."""
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_language_model()
+        with tempfile.TemporaryDirectory() as folder:
+            GPTForCausalLM(config).save_pretrained(folder)
+            run_distributed(world_size=2)(shared_equals_whole)(folder, inputs, False)
 
     def test_own_fsdp2_of_fine_tuned_models(self):
         for model_class in (GPTForSequenceClassification, GPTForMultipleChoice):

@@ -3,8 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from transformer_theatre.recipes.arguments import shipped_recipes
+from transformer_theatre.recipes.train import load_recipe
+
 
 DOCS = Path(__file__).parents[2] / "docs"
+# Figures and options whose names begin like those of tests.
+_NOT_TESTS = ("_bleu", "_lowercase", "_error_rate", "_signature", "_source", "_target", "_split")
 
 
 def _links(repository):
@@ -26,8 +31,19 @@ def test_every_test_that_the_docs_name_exists(repository):
     tests = "".join(path.read_text(encoding="utf-8") for path in repository.glob("tests/**/test_*.py"))
     for page in repository.glob("docs/*.md"):
         for name in re.findall(r"`(test_\w+)", page.read_text(encoding="utf-8")):
-            if name.startswith("test_") and not name.endswith(("_bleu", "_signature", "_source", "_target", "_split")):
+            if name.startswith("test_") and not name.endswith(_NOT_TESTS):
                 assert f"def {name}(" in tests, f"docs/{page.name} names {name}"
+
+
+def test_the_table_of_recipes_has_every_recipe_with_its_anchor(repository):
+    rows = {}
+    for line in (repository / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            rows.setdefault(line.split("`")[1], line)
+    for name in shipped_recipes():
+        anchor = load_recipe(name).anchor
+        if anchor is not None:
+            assert f" {anchor['figure']:g}" in rows[name], f"{name}: the table does not say {anchor['figure']}"
 
 
 @pytest.mark.parametrize(
@@ -40,6 +56,8 @@ def test_every_test_that_the_docs_name_exists(repository):
         "docs/lstm.md",
         "docs/theatre.md",
         "docs/convert.md",
+        "docs/recipes.md",
+        "docs/scaling.md",
     ],
 )
 def test_every_relative_link_leads_somewhere(repository, name):

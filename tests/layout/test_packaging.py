@@ -80,7 +80,11 @@ def test_wheel_holds_one_package_and_all_its_data(archives, checkout):
     top_level = {name.partition("/")[0] for name in content}
     assert {name for name in top_level if not name.endswith(".dist-info")} == {"transformer_theatre"}
 
-    recipes = {path.relative_to(checkout).as_posix() for path in (checkout / "recipes").rglob("*.yaml")}
+    recipes = {
+        path.relative_to(checkout).as_posix()
+        for ending in ("yaml", "sh")
+        for path in (checkout / "recipes").rglob(f"*.{ending}")
+    }
     sources = {
         path.relative_to(checkout).as_posix()
         for folder in ("configuration", "modeling", "recipes")

@@ -1,9 +1,11 @@
 import itertools
+import math
 from collections.abc import Sequence
 
 import pytest
 import torch
 
+from transformer_theatre.modeling.cache_names import cache_of
 from transformer_theatre.modeling.decoding import Constraints, Rows, beam_search, length_penalty, sample
 
 
@@ -76,6 +78,40 @@ def test_wide_beams_find_what_enumeration_finds(model, sources, rows_of, alpha):
         expected = sorted(scored, reverse=True)[:5]
         assert [hypothesis.token_ids for hypothesis in best] == [text for _, text in expected]
         assert [hypothesis.score for hypothesis in best] == pytest.approx([score for score, _ in expected], abs=1e-4)
+
+
+class Scripted:
+    """Rows whose next token depends on the step alone: `END` ends a text at once with e^-1, or `WORD` begins a long one with e^-1.2."""
+
+    WORD, LENGTH = 3, 10
+
+    def __init__(self):
+        self.attention_mask = torch.ones(1, 1)
+        self.steps = 0
+
+    def step(self, ids):
+        if self.steps == 0:
+            likely = {END: math.exp(-1.0), self.WORD: math.exp(-1.2)}
+        else:
+            likely = {END if self.steps == self.LENGTH - 1 else self.WORD: 0.999}
+        self.steps += 1
+        probs = torch.full((40,), (1 - sum(likely.values())) / (40 - len(likely)))
+        probs[list(likely)] = torch.tensor(list(likely.values()))
+        return probs.log().repeat(len(ids), 1)
+
+    def take(self, rows, sources):
+        """There is no memory to reorder."""
+
+
+def test_a_long_text_may_still_beat_a_short_one_that_is_finished():
+    """A search that ends too early, as if running texts got no longer than they are, finds the short one."""
+    long_text = [Scripted.WORD] * (Scripted.LENGTH - 1) + [END]
+    for alpha, expected in ((0.0, [END]), (0.6, long_text)):
+        [best] = beam_search(Scripted(), START, [20], constraints(), num_beams=2, alpha=alpha)
+        assert best[0].token_ids == expected
+    short_score = -1.0 / length_penalty(1, 0.6)
+    assert best[0].score == pytest.approx((-1.2 + 9 * math.log(0.999)) / length_penalty(10, 0.6), abs=1e-5)
+    assert -1.2 / length_penalty(1, 0.6) < short_score < best[0].score
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 4])
@@ -200,7 +236,7 @@ def test_rows_share_a_source_only_where_the_cache_holds_it(make_transformer, mak
         with pytest.raises(ValueError, match=r"The target has [34] rows and the source 2: give one row"):
             model(sources, **wrong)
     encoded = model.get_encoder()(sources)
-    cache = model(encoder_outputs=encoded, decoder_input_ids=targets[::2, :1], use_cache=True).past_key_values
+    cache = cache_of(model(encoder_outputs=encoded, decoder_input_ids=targets[::2, :1], use_cache=True))
     cache.self_attention_cache.reorder_cache(torch.tensor([0, 0, 1, 1]))
     rest = targets[:, 1:]
     shared = model(encoder_outputs=encoded, decoder_input_ids=rest, past_key_values=cache).logits

@@ -5,6 +5,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM,
 from transformers.modeling_outputs import BaseModelOutput
 
 from transformer_theatre import LSTMConfig, LSTMForCausalLM, LSTMForConditionalGeneration, LSTMModel
+from transformer_theatre.modeling.cache_names import cache_of
 from transformer_theatre.modeling.decoding import Constraints, Rows, beam_search
 from transformer_theatre.modeling.modeling_lstm_layers import LSTMEncoderOutput
 
@@ -143,7 +144,7 @@ def _steps(model, source, target, cache=None):
             past_key_values=cache,
             use_cache=True,
         )
-        cache = output.past_key_values
+        cache = cache_of(output)
         logits.append(output.logits)
     return torch.cat(logits, 1), cache
 
@@ -186,7 +187,7 @@ def test_beams_may_share_the_memory_of_their_source(make_lstm, tokens, fields):
     mask = torch.tensor([[1] * 6, [1, 1, 1, 1, 0, 0]])
     encoder_outputs = model.get_encoder()(source, attention_mask=mask)
     shared = {"encoder_outputs": encoder_outputs, "attention_mask": mask, "use_cache": True}
-    cache = model(decoder_input_ids=target, **shared).past_key_values
+    cache = cache_of(model(decoder_input_ids=target, **shared))
     rows = torch.tensor([0, 0, 0, 1, 1, 1])
     cache.self_attention_cache.reorder_cache(
         rows
@@ -289,8 +290,8 @@ def test_labels_of_a_language_model_are_shifted_by_it(make_lstm, tokens):
 def test_a_language_model_begins_with_zeros_and_keeps_what_it_has_read(make_lstm, tokens):
     model, ids = make_lstm(LSTMForCausalLM), tokens(2, 6)
     first = model(ids[:, :4], use_cache=True)
-    assert isinstance(first.past_key_values, DynamicCache)
-    rest = model(ids[:, 4:], past_key_values=first.past_key_values).logits
+    assert isinstance(cache_of(first), DynamicCache)
+    rest = model(ids[:, 4:], past_key_values=cache_of(first)).logits
     assert_close(torch.cat([first.logits, rest], 1), model(ids, use_cache=False).logits, atol=1e-5, rtol=1e-4)
     mask = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
     for use_cache in (False, True):

@@ -34,6 +34,17 @@ def test_a_text_goes_on_beyond_the_context(model, tokenizer):
     assert model.continue_text(["abc"], tokenizer=tokenizer, max_new_tokens=50, seed=1) == [text]
 
 
+def test_a_tokenizer_that_is_not_the_models_is_named(model, tokenizer):
+    model.resize_token_embeddings(len(tokenizer) - 2)
+    known, unknown = (tokenizer.convert_ids_to_tokens(len(tokenizer) - distance) for distance in (3, 1))
+    for call, what in (
+        (lambda: model.continue_text([known, unknown], tokenizer=tokenizer), "Prompt 2"),
+        (lambda: model.score([known, known + unknown], tokenizer=tokenizer), "Text 2"),
+    ):
+        with pytest.raises(ValueError, match=rf"{what} has the token .* the model has {len(tokenizer) - 2} tokens"):
+            call()
+
+
 @torch.no_grad()
 def test_temperature_zero_takes_the_likeliest_token_of_the_newer_half(model, tokenizer):
     model.generation_config.eos_token_id = None

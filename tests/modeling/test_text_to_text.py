@@ -33,7 +33,7 @@ def make_model(tokenizer):
             for side in ("encoder", "decoder")
             for k, v in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 32))
         }
-        config = TransformerConfig(vocab_size=len(tokenizer), d_model=16, **{**sizes, **fields})
+        config = TransformerConfig(**{"vocab_size": len(tokenizer), "d_model": 16, **sizes, **fields})
         model = TransformerForConditionalGeneration(config).eval()
         with torch.no_grad():
             model.get_input_embeddings().weight.mul_(4)
@@ -62,6 +62,44 @@ def test_texts_come_back_in_order_as_if_each_were_alone(model, tokenizer, num_be
     assert model.translate(TEXTS, max_tokens_per_batch=60, **options) == alone
     assert alone[1] == alone[3] == ""
     assert len(set(alone)) == 5
+
+
+@pytest.fixture(scope="module", params=["transformer", "lstm", "lstm-both-ways", "lstm-without-attention"])
+def any_model(request, make_model, tokenizer):
+    """A model of each kind, in float64."""
+    fields = {
+        "lstm-both-ways": {"bidirectional": True, "reverse_source": False},
+        "lstm-without-attention": {"attention": "none", "input_feeding": False},
+    }.get(request.param, {})
+    torch.manual_seed(0)
+    if request.param == "transformer":
+        return copy.deepcopy(make_model(encoder_layers=2, decoder_layers=2)).double()
+    config = LSTMConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, initializer_range=0.5, **fields
+    )
+    return LSTMForConditionalGeneration(config).double().eval()
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_no_text_depends_on_those_beside_it(any_model, tokenizer, num_beams):
+    """In float64: in float32 log-probabilities differ in the last digits, as matrices of other shapes are multiplied in another order."""
+    texts = [*TEXTS, "a man", "the house stands in the small garden", "dog"]
+    options = {"tokenizer": tokenizer, "num_beams": num_beams, "n_best": min(2, num_beams), "return_scores": True}
+
+    def translated(texts, budget=8192):
+        found = any_model.translate(texts, max_tokens_per_batch=budget, **options)
+        return [each for best in found for each in (best if num_beams > 1 else [best])]
+
+    alone = [each for text in texts for each in translated([text])]
+    for budget in (60, 8192):
+        together = translated(texts, budget)
+        assert [each.tokens for each in together] == [each.tokens for each in alone]
+        assert [each.log_prob for each in together] == pytest.approx([each.log_prob for each in alone], abs=2e-5)
+    targets = texts[::-1]
+    for source, target, scored in zip(
+        texts, targets, any_model.score(texts, targets, tokenizer=tokenizer), strict=True
+    ):
+        assert scored == pytest.approx(any_model.score([source], [target], tokenizer=tokenizer)[0], abs=2e-6)
 
 
 def test_no_texts_are_no_translations(model, tokenizer):
@@ -157,6 +195,7 @@ def test_samples_are_drawn_again_by_the_same_seed(model, tokenizer):
     options = {"tokenizer": tokenizer, "do_sample": True, "n_best": 3}
     first = model.translate(TEXTS, seed=1, **options)
     assert model.translate(TEXTS, seed=1, **options) == first
+    assert model.translate(TEXTS, seed=torch.tensor(1).numpy()[()], **options) == first
     assert model.translate(TEXTS, seed=2, **options) != first
     assert [len(best) for best in first] == [3] * len(TEXTS)
     assert len(set(first[2])) == 3
@@ -230,6 +269,7 @@ def test_the_pipeline_takes_options_of_translate(saved):
     [
         ({"num_beams": 2, "n_best": 3}, "n_best=3 must be at most num_beams=2"),
         ({"num_beams": 0}, "num_beams=0 must be a whole number, 1 or more"),
+        ({"num_beams": True}, "num_beams=True must be a whole number, 1 or more"),
         ({"temperature": 0.5, "seed": 0}, "temperature=0.5, seed=0: only a draw has these; give do_sample=True"),
         ({"prefixes": ["a"]}, "There are 1 prefixes for 6 texts"),
         (
@@ -246,6 +286,27 @@ def test_options_that_do_not_fit_are_named(model, tokenizer, options, message):
 def test_a_model_from_nowhere_asks_for_its_tokenizer(model):
     with pytest.raises(ValueError, match="give its tokenizer="):
         model.translate(["a dog"])
+
+
+def test_a_tokenizer_that_is_not_the_models_is_named(make_model, tokenizer):
+    known, unknown = "\n", "house house"
+    size = max(tokenizer(known)["input_ids"]) + 1
+    assert size < 259 <= max(tokenizer(unknown)["input_ids"])  # byte-level BPE: pieces of several bytes begin at 259
+    short = make_model(vocab_size=size, source_vocab_size=259, share_encoder_decoder_embeddings=False)
+    for call, message in (
+        (lambda: short.translate([known, unknown], tokenizer=tokenizer), "Text 2 has the token '.*house'"),
+        (
+            lambda: short.translate([known], tokenizer=tokenizer, prefixes=[unknown]),
+            "Prefix 1 has the token '.*house'",
+        ),
+        (lambda: short.score([known, unknown], [known] * 2, tokenizer=tokenizer), "Source 2 has the token '.*house'"),
+        (lambda: short.score([known], [unknown], tokenizer=tokenizer), f"Target 1 has .* the model has {size} tokens"),
+    ):
+        with pytest.raises(ValueError, match=f"{message}.*Is the tokenizer its own"):
+            call()
+    assert len(short.score([known, "ü"], [known] * 2, tokenizer=tokenizer)) == 2
+    with pytest.raises(ValueError, match=r"tokenizer='somewhere' must be a tokenizer, and is of type str"):
+        short.translate([known], tokenizer="somewhere")
 
 
 def test_sides_of_different_number_are_refused(model, tokenizer):

@@ -5,6 +5,7 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
 from transformer_theatre import TransformerModel
+from transformer_theatre.modeling.cache_names import cache_of
 
 
 VARIANTS = {
@@ -150,7 +151,7 @@ def test_cache_gives_what_the_whole_sequence_gives(make_transformer, tokens, fie
         output = model(
             encoder_outputs=memory, decoder_input_ids=target[:, t : t + 1], past_key_values=past, use_cache=True
         )
-        past = output.past_key_values
+        past = cache_of(output)
         steps.append(output.logits)
     assert_close(torch.cat(steps, 1), expected, atol=1e-5, rtol=1e-4)
 

@@ -2,8 +2,6 @@ import pytest
 
 from transformer_theatre import TransformerForConditionalGeneration
 from transformer_theatre.recipes.arguments import (
-    PairDataArguments,
-    RunArguments,
     find_recipe,
     help_text,
     options_of,
@@ -11,7 +9,9 @@ from transformer_theatre.recipes.arguments import (
     read_recipe,
     shipped_recipes,
 )
+from transformer_theatre.recipes.data_arguments import PairDataArguments
 from transformer_theatre.recipes.model_arguments import model_arguments, model_config, presets_for
+from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.run_folder import begin_folder
 from transformer_theatre.recipes.train import SCRIPTS, for_text_of, script
 
@@ -27,13 +27,16 @@ def _parse(path, *overrides):
     return parse_recipe(read_recipe(path, list(SCRIPTS)), [*overrides, "--output_dir", "unused"], *TYPES)
 
 
+# There is no published figure that these can be held against.
+NO_ANCHOR = {"multi30k-de-en/lstm", "tatoeba-en-de/small", "summarisation-scitldr/small"}
+
+
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_parses(name):
     recipe = read_recipe(find_recipe(name), list(SCRIPTS))
     types = script(recipe.task).argument_types(recipe, [])
     parse_recipe(recipe, ["--output_dir", "unused", "--bf16", "false"], *types)
-    # There is no published figure that the LSTM can be held against.
-    assert name.endswith("/lstm") or {"metric", "figure", "source"} <= recipe.anchor.keys()
+    assert (recipe.anchor is None) == (name in NO_ANCHOR)
 
 
 def test_numbers_that_yaml_takes_for_text_become_numbers(recipe_file):
@@ -106,6 +109,32 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     path.write_text("- 1\n- 2\n", encoding="utf-8")
     with pytest.raises(ValueError, match="must hold lines of `key: value`"):
         read_recipe(path, list(SCRIPTS))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["metrics: [bleu, rogue]"], r"metrics: 'rogue' must be one of: bleu, .*did you mean 'rouge'"),
+        (["lowercase: true", "tokenizer: character"], "lowercase goes with .*\"bpe\", and not with 'character'"),
+    ],
+    ids=["metric", "lowercase"],
+)
+def test_what_does_not_exist_or_go_together_is_refused(recipe_file, lines, message):
+    with pytest.raises(ValueError, match=message):
+        _parse(recipe_file(*lines))
+
+
+def test_metrics_are_one_word_or_several_and_can_be_run_again(recipe_file, tmp_path):
+    for line, words, chosen in (
+        ("metrics: rouge", [], ["rouge"]),
+        ("metrics: [rouge, bleu]", [], ["rouge", "bleu"]),
+        ("metrics: rouge", ["--metrics", "chrf", "bleu"], ["chrf", "bleu"]),
+    ):
+        parsed, given = _parse(recipe_file(line), *words)
+        assert parsed[1].metrics == given["metrics"] == chosen
+    assert "--metrics rouge bleu" in help_text(
+        read_recipe(recipe_file("metrics: [rouge, bleu]"), list(SCRIPTS)), TYPES, everything=False
+    )
 
 
 def test_recipes_are_found_by_name_and_by_path():

@@ -1,8 +1,8 @@
 import pytest
 
-from transformer_theatre.recipes.arguments import RunArguments
 from transformer_theatre.recipes.best_metric import check_best_metric
 from transformer_theatre.recipes.early_stopping import EarlyStopping
+from transformer_theatre.recipes.run_arguments import RunArguments
 
 
 def _arguments(**options):

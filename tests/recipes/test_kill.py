@@ -53,6 +53,15 @@ VARIANTS = {
         "eval_steps: 5",
         "load_best_model_at_end: true",
     ],
+    "BPE-dropout": ["bpe_dropout: 0.2", "max_tokens_per_batch: 800", "ema_decay: 0.9"],
+    "a stream, BPE-dropout": [
+        "streaming: true",
+        "shuffle_buffer: 30",
+        "max_tokens_per_batch: 400",
+        "gradient_accumulation_steps: 2",
+        "bpe_dropout: 0.2",
+        "average_last: 2",
+    ],
 }
 
 

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
+from transformer_theatre.recipes.arguments import parse_recipe
 from transformer_theatre.recipes.theatre import main
+from transformer_theatre.recipes.train import load_recipe
+from transformer_theatre.recipes.train_translation import argument_types, as_test_set, read_split
 
 
 @pytest.mark.slow
@@ -55,3 +58,51 @@ def test_shakespeare_reaches_nanogpts_figure(shared_data, tmp_path, capsys):
     assert len(written) >= 200
     assert main(["evaluate", str(folder), "--text", str(data / "tiny_shakespeare.txt")]) == 0
     assert json.loads(capsys.readouterr().out)["bits_per_byte"] < 2.8
+
+
+SHRUNKEN = ["--d_model", "32", "--encoder_ffn_dim", "32", "--decoder_ffn_dim", "32", "--encoder_layers", "1"]
+SHRUNKEN += ["--decoder_layers", "1", "--max_steps", "2", "--generation_num_beams", "1", "--max_train_samples", "2000"]
+SHRUNKEN += ["--eval_strategy", "no", "--save_strategy", "no", "--use_cpu", "true"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "folder", "metric"),
+    [
+        ("enja/small", "mt/small_parallel_enja", "test_bleu"),
+        ("tatoeba-en-de/small", "mt/tatoeba_en_de", "test_bleu"),
+        ("g2p-cmudict/small", "g2p/cmudict", "test_exact_match"),
+        ("summarisation-scitldr/small", "summarisation", "test_rouge1"),
+        ("multi30k-en-de/tiny", "mt/multi30k_en_de", "test_bleu_moses_lowercase"),
+    ],
+)
+def test_a_recipe_runs_on_its_text_and_measures_what_it_answers_for(shared_data, tmp_path, recipe, folder, metric):
+    run = tmp_path / "run"
+    words = ["--data_dir", str(shared_data / folder), "--output_dir", str(run), *SHRUNKEN]
+    if recipe == "multi30k-en-de/tiny":
+        pytest.importorskip("sacremoses")
+        words += ["--average_last", "1", "--save_strategy", "steps", "--save_steps", "1"]
+    if recipe == "summarisation-scitldr/small":
+        words += ["--max_length", "200", "--bad_lines", "skip"]  # nothing has taught this model when to end
+    assert main(["train", recipe, *words]) == 0
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert metric == (load_recipe(recipe).anchor or {"metric": metric})["metric"]
+    assert metrics[f"{metric}_low"] <= metrics[metric] <= metrics[f"{metric}_high"]
+
+
+@pytest.mark.slow
+def test_a_word_of_the_dictionary_is_one_text_with_all_its_pronunciations(shared_data, tmp_path, capsys):
+    """The contract is checked on the words, not the rows, and a run is measured again to the same figures."""
+    words = ["--data_dir", str(shared_data / "g2p" / "cmudict"), "--output_dir", str(tmp_path / "run"), *SHRUNKEN]
+    assert [main(["verify", "g2p-cmudict/small", *words]) for _ in range(2)] == [1, 1]
+    assert "FAIL: test_exact_match" in capsys.readouterr().out
+    report = json.loads((tmp_path / "run-verification.json").read_text(encoding="utf-8"))
+    assert report["runs"][0]["differs"] == report["runs"][0]["departs"] == {}
+    recipe = load_recipe("g2p-cmudict/small")
+    [data] = [
+        part for part in parse_recipe(recipe, words, *argument_types(recipe, words))[0] if hasattr(part, "metrics")
+    ]
+    test = as_test_set(read_split(data, "test"), data)
+    rows = (shared_data / "g2p" / "cmudict" / "val.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(test) == len({row.split("\t")[0] for row in rows}) < len(rows)
+    assert sum(map(len, test["references"])) == len(set(rows))

@@ -9,7 +9,8 @@ from transformer_theatre import (
     TransformerForConditionalGeneration,
 )
 from transformer_theatre.recipes import shared_translation
-from transformer_theatre.recipes.shared_translation import translate_together, whole_model
+from transformer_theatre.recipes.sharding import whole_copy
+from transformer_theatre.recipes.shared_translation import translate_together
 from transformer_theatre.recipes.tokenization import encode_pairs, train_bpe_tokenizer
 
 
@@ -58,4 +59,4 @@ def test_texts_that_are_shared_out_are_translated_as_by_one(kind, beams, tokeniz
 
 def test_a_model_that_nobody_shares_is_used_as_it_is(tokenizer):
     model = _model("transformer", tokenizer)
-    assert whole_model(model) is model
+    assert whole_copy(model) is model

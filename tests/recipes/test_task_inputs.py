@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments, pipeline, set_seed
 
 from transformer_theatre import GPTConfig, GPTForCausalLM, GPTForMultipleChoice, GPTForSequenceClassification
-from transformer_theatre.recipes.arguments import RunArguments
+from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.task_inputs import (
     TASK_TOKENS,
     TaskCollator,

@@ -103,6 +103,18 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(write):
     assert list(pairs["source"]) == [SOURCES[0], *marked[1:]]
 
 
+def test_a_list_of_targets_makes_as_many_pairs(write, tmp_path):
+    rows = [{"source": "a", "target": ["b", "c"]}, {"source": "d", "target": "e"}]
+    pairs = read_pairs(write("a.jsonl", json_lines(rows)))
+    assert list(zip(*(pairs[name] for name in ("source", "target", "origin")), strict=True)) == [
+        ("a", "b", "a.jsonl:1"),
+        ("a", "c", "a.jsonl:1"),
+        ("d", "e", "a.jsonl:2"),
+    ]
+    Dataset.from_dict({"source": ["a"], "target": [["b", "c"]]}).save_to_disk(tmp_path / "saved")
+    assert load_pairs(tmp_path / "saved")["target"][:] == ["b", "c"]
+
+
 def test_columns_of_a_tsv_are_chosen_by_number(write):
     path = write("a.tsv", tsv(["x", "y", "z", "w"], TARGETS, SOURCES))
     pairs = read_pairs(path, source_field="3", target_field=2)
@@ -130,6 +142,15 @@ BAD_ROWS = {
         2,
         ['"target"', "7", "int", "not a string"],
     ),
+    "no targets": ("a.jsonl", json_lines([{"source": "a", "target": []}]), 1, ['"target"', "[]", "not a string"]),
+    "empty target": ("a.jsonl", json_lines([{"source": "a", "target": ["b", " "]}]), 1, ['"target"', "is empty"]),
+    "number in a list": (
+        "a.jsonl",
+        json_lines([{"source": "a", "target": ["b", 7]}]),
+        1,
+        ['"target"', "not a string"],
+    ),
+    "list of sources": ("a.jsonl", json_lines([{"source": ["a"], "target": "b"}]), 1, ['"source"', "not a string"]),
     "null": ("a.jsonl", json_lines([{"source": None, "target": "b"}]), 1, ['"source"', "None", "not a string"]),
     "half a surrogate": (
         "a.jsonl",

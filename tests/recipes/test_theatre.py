@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from transformer_theatre.recipes.arguments import RunArguments
 from transformer_theatre.recipes.checkpoints import write_manifest
+from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.training import last_checkpoint
 

@@ -380,9 +380,9 @@ def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(monkeypatch, kind, tm
     whole = tokenizer(LONG, verbose=False)["input_ids"]
     asked = []
     monkeypatch.setattr(
-        tokenization, "_pieces", lambda text, cut=tokenization._pieces: asked.extend(cut(text)) or asked
+        tokenization, "pieces_of", lambda text, cut=tokenization.pieces_of: asked.extend(cut(text)) or asked
     )
-    monkeypatch.setattr(tokenization, "_PIECE", 5)
+    monkeypatch.setattr(tokenization, "PIECE", 5)
     (block,) = encode_blocks(Dataset.from_dict({"text": [LONG]}), tokenizer, len(whole))
     assert len(asked) > 50
     assert "".join(asked) == LONG
@@ -390,7 +390,7 @@ def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(monkeypatch, kind, tm
 
 
 def test_a_text_is_never_cut_for_a_tokenizer_whose_pieces_would_differ(monkeypatch, pair_tokenizer):
-    monkeypatch.setattr(tokenization, "_pieces", lambda _: pytest.fail("the text was cut"))
+    monkeypatch.setattr(tokenization, "pieces_of", lambda _: pytest.fail("the text was cut"))
     words = Tokenizer(models.WordLevel({"a b": 0, "?": 1}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
     for tokenizer in (pair_tokenizer, PreTrainedTokenizerFast(tokenizer_object=words)):

@@ -96,12 +96,17 @@ def shake(model):
 
 @pytest.fixture
 def make_source(tmp_path):
-    """Write a tiny model of a format into a folder; keyword arguments replace fields of its configuration."""
+    """Write a tiny model of a format into a folder; keyword arguments replace fields of its configuration.
 
-    def make(kind, *, pickled=False, folder="source", generation=None, **fields):
+    Marian's bias of the logits is zero with `bias=False`, as OPUS-MT's is.
+    """
+
+    def make(kind, *, pickled=False, folder="source", generation=None, bias=True, **fields):
         config_class, model_class, defaults = CLASSES[kind]
         model = model_class(config_class(**{**defaults, **fields})).eval()
         shake(model)
+        if not bias:
+            model.final_logits_bias.zero_()
         for name, value in (generation or {}).items():
             setattr(model.generation_config, name, value)
         path = tmp_path / folder

@@ -1,0 +1,123 @@
+"""What a recipe says of its text: where it comes from, and how it becomes tokens."""
+
+from dataclasses import dataclass, field
+
+from .nearest import nearest
+
+
+TEXT_METRICS = ("bleu", "chrf", "exact_match", "rouge", "symbol_error_rate")
+
+
+@dataclass
+class PairDataArguments:
+    """Where pairs of source and target text come from, and how they become tokens."""
+
+    _argument_group_name = "data"
+
+    data_dir: str | None = field(default=None, metadata={"help": "folder that relative file names start from"})
+    train_source: str | None = field(
+        default=None,
+        metadata={"help": "file of source lines; or one .tsv or .jsonl file with both sides; each may end in .gz"},
+    )
+    train_target: str | None = field(default=None, metadata={"help": "file of target lines, parallel to the source"})
+    validation_source: str | None = field(default=None, metadata={"help": "as train_source; measured while training"})
+    validation_target: str | None = field(default=None, metadata={"help": "as train_target"})
+    test_source: str | None = field(default=None, metadata={"help": "as train_source; measured once, at the end"})
+    test_target: str | None = field(default=None, metadata={"help": "as train_target"})
+    dataset: str | None = field(
+        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": 'the Hub\'s name for a part of it: "de-en"'})
+    train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})
+    validation_split: str | None = field(default=None, metadata={"help": "split measured while training; or none"})
+    test_split: str | None = field(default=None, metadata={"help": "split measured once, at the end; or none"})
+    source_field: str = field(
+        default="source", metadata={"help": 'field of .jsonl or dataset rows; dots go deeper: "translation.de"'}
+    )
+    target_field: str = field(
+        default="target", metadata={"help": "as source_field; a list of texts in it makes as many pairs"}
+    )
+    group_references: bool = field(
+        default=False, metadata={"help": "test pairs of the same source are one text with several references"}
+    )
+    metrics: list[str] = field(
+        default_factory=lambda: list(TEXT_METRICS[:3]),
+        metadata={
+            "help": f"what test outputs are scored by: {', '.join(TEXT_METRICS)} (edits per phoneme, word or other symbol "
+            "between white space); bleu, chrf and exact_match by default"
+        },
+    )
+    source_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
+    target_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
+    data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
+    tokenizer: str = field(
+        default="bpe",
+        metadata={
+            "help": '"bpe", "character" or "symbol" (the source spelled, the target in symbols with white space between, such '
+            "as phonemes): trained from the training text; or a folder that holds a tokenizer"
+        },
+    )
+    lowercase: bool = field(
+        default=False, metadata={"help": 'drop the case of all text, of what is written too; with tokenizer "bpe"'}
+    )
+    max_length: int = field(default=256, metadata={"help": "tokens; a longer side of a pair is a bad line"})
+    bad_lines: str = field(
+        default="error",
+        metadata={"help": '"error": stop at the first bad line; "skip": leave bad pairs out, count and name them'},
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "pairs; use only the first so many"})
+
+    def __post_init__(self):
+        """Check ranges.
+
+        Raises:
+            ValueError: an option is out of its range, or does not go with another.
+        """
+        for name, least in (("max_length", 2), ("max_train_samples", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value} must be {least} or more.")
+        if unknown := [name for name in self.metrics if name not in TEXT_METRICS]:
+            near = nearest(unknown[0], TEXT_METRICS)
+            raise ValueError(f"metrics: {unknown[0]!r} must be one of: {', '.join(TEXT_METRICS)}{near}.")
+        if self.lowercase and self.tokenizer != "bpe":
+            raise ValueError(
+                f'lowercase goes with a tokenizer that is trained, "bpe", and not with {self.tokenizer!r}.'
+            )
+
+
+@dataclass
+class TextDataArguments:
+    """Where running text comes from, and how it becomes tokens."""
+
+    _argument_group_name = "data"
+
+    data_dir: str | None = field(default=None, metadata={"help": "folder that relative file names start from"})
+    train_text: str | None = field(
+        default=None, metadata={"help": "a text file, a folder of .txt files, or a .jsonl file; each may end in .gz"}
+    )
+    validation_text: str | None = field(default=None, metadata={"help": "as train_text; measured while training"})
+    validation_share: float = field(
+        default=0.1,
+        metadata={"help": "share of the training text, cut from its end, where no validation text is named"},
+    )
+    text_field: str = field(default="text", metadata={"help": "field of .jsonl or dataset rows"})
+    row_length: int | None = field(
+        default=None, metadata={"help": "tokens in a row of text; default: as many as the model takes, or 128 (LSTM)"}
+    )
+    separator: str | None = field(
+        default=None,
+        metadata={"help": "what stands between the documents of a text file; none: a file is one document"},
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "the Hub's name for a part of it"})
+    train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})
+    validation_split: str | None = field(default=None, metadata={"help": "split measured while training; or none"})
+    language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
+    data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
+    tokenizer: str = field(
+        default="bpe",
+        metadata={"help": '"bpe" or "character": trained from the training text; or a folder that holds a tokenizer'},
+    )

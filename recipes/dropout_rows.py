@@ -1,0 +1,124 @@
+"""Rows of pairs whose words are in other pieces each epoch, for data sets that are in memory or on the disk."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset as Table
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+from .bpe_dropout import BpeDropout, draw_for
+from .pair_dropout import drop_pair
+
+
+# Rows from which it is learned how many more tokens dropout makes of a text.
+_SAMPLE = 1000
+# Standard deviations above the mean that a batch leaves room for; what needs more is read without dropout (one row in 40).
+_MARGIN = 2.0
+
+
+class DropoutRows(Dataset):
+    """The rows of a table, encoded when they are asked for, each epoch otherwise; `begin_epoch` says which it is.
+
+    How rows are split follows from the seed, the epoch and the number of the row alone: not from the order, the processes,
+    the workers of a loader, or where a run was stopped.
+
+    Args:
+        table: columns `source`, `target`, `input_ids`, `labels` (without dropout).
+        tokenizer: that made them.
+        p: probability of leaving out a merge.
+        seed: of the dropout.
+        sides: "source", "target" or "both".
+        most: tokens that a side may have, or None: any number.
+        max_tokens: of a batch, source and target together, padding counted, or None.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        tokenizer: PreTrainedTokenizerBase,
+        p: float,
+        *,
+        seed: int,
+        sides: str = "both",
+        most: int | None = None,
+        max_tokens: int | None = None,
+    ):
+        self.table = table.select_columns(["source", "target", "input_ids", "labels"])
+        self.tokenizer, self.dropout = tokenizer, BpeDropout(tokenizer, p)
+        self.seed, self.sides, self.most, self.max_tokens = seed, sides, most, max_tokens
+        # Shared with a loader's workers, also with those that live longer than an epoch.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: int) -> dict[str, list[int]]:
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, list[int]]]:
+        """Encode the rows of a batch; those for which it has no room stay as they are."""
+        limits = [10**9 if self.most is None else self.most]
+        if self.max_tokens is not None:
+            limits.append(self.max_tokens // 2 // len(rows))
+        return [self._row(row, values, min(limits)) for row, values in zip(rows, self._values(rows), strict=True)]
+
+    def begin_epoch(self, epoch: int):
+        """Choose how words are split."""
+        self._epoch.fill_(epoch)
+
+    def expected_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Estimate how long rows will be: the mean of a sample for their length, and a margin for chance.
+
+        Args:
+            lengths: tokens of source and target without dropout, (rows, 2).
+
+        Returns:
+            Tokens, (rows, 2); no less than `lengths`, and no more than a batch has room for.
+        """
+        some = sorted({int(row) for row in torch.linspace(0, len(self) - 1, min(_SAMPLE, len(self)))})
+        found = torch.tensor([[len(row[name]) for name in ("input_ids", "labels")] for row in self._sample(some)])
+        plain = lengths[some].double()
+        growth = found.sum(0) / plain.sum(0)
+        # Words are split independently: the variance grows with the length.
+        spread = ((found - growth * plain) / plain.sqrt()).std(0, correction=0)
+        expected = (growth * lengths + _MARGIN * spread * lengths.double().sqrt()).ceil().long()
+        limits = [limit for limit in (self.most, self.max_tokens and self.max_tokens // 2) if limit]
+        return torch.maximum(lengths, expected.clamp(max=min(limits, default=int(expected.max()))))
+
+    def rows_of(self, inputs: Any) -> list[int]:
+        """Find the rows that a batch was made of."""
+        wanted = set(self.tokenizer.batch_decode(inputs["input_ids"], skip_special_tokens=True))
+        texts = (self.tokenizer.decode(ids, skip_special_tokens=True) for ids in self.table["input_ids"])
+        return [row for row, text in enumerate(texts) if text in wanted]
+
+    def _sample(self, rows: Sequence[int]) -> list[dict[str, list[int]]]:
+        limit = 10**9
+        return [self._row(row, values, limit) for row, values in zip(rows, self._values(rows), strict=True)]
+
+    def _values(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
+        columns = self.table[list(rows)]
+        return list(zip(*(columns[name] for name in ("source", "target", "input_ids", "labels")), strict=True))
+
+    def _row(self, row: int, values: tuple[Any, ...], limit: int) -> dict[str, list[int]]:
+        *texts, source, target = values
+        draw = draw_for(self.seed, int(self._epoch), row)
+        source, target = drop_pair(self.dropout, self.sides, texts, (source, target), draw, limit)
+        return {"input_ids": source, "attention_mask": [1] * len(source), "labels": target}
+
+
+class BeginEpoch(TrainerCallback):
+    """Tell rows which epoch begins; `Trainer` calls it before its loader begins.
+
+    Args:
+        rows: to tell.
+    """
+
+    def __init__(self, rows: DropoutRows):
+        self.rows = rows
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Take the epoch from the share of it that is done."""
+        self.rows.begin_epoch(math.floor((state.epoch or 0) + 1e-6))
