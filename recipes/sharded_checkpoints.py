@@ -34,7 +34,8 @@ class ShardedCheckpointTrainer(Seq2SeqTrainer):
                 super()._save(output_dir)
         finally:
             self.model = shared
-        self.accelerator.wait_for_everyone()
+            # Also where the disk was full: the others wait here already.
+            self.accelerator.wait_for_everyone()
 
     def _save_optimizer_and_scheduler(self, output_dir: str):
         """Put the optimizer's state together, and save it as that of a whole model."""
