@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from .checkpoints import checkpoints_of, is_scheduled, problem_of
-from .sharding import like, whole
+from .sharding import like, reshard, whole
 from .weights import read_weights
 
 
@@ -180,6 +180,7 @@ class ExponentialAverage(TrainerCallback):
     @torch.no_grad()
     def swap(self):
         """Exchange the weights and the average."""
+        reshard(self.model)
         for name, weight in self.weights.items():
             before = weight.detach().clone()
             weight.copy_(self.average[name])

@@ -12,8 +12,8 @@ projections read: 4 bytes, the same for all; in half precision 2 for each of the
     feed-forward       read by 1, mask, sum (4); and what is between its matrices, in units of positions * ffn_dim
 
 With fused attention the weights of attention are not kept; with eager attention rows * heads * queries * keys * 4 bytes are.
-The output needs positions * vocab_size * 16 bytes at its peak: log-probabilities, their gradient, that of the smoothing, and that
-of the logits.
+The output needs positions * vocab_size * 8 bytes at its peak, 4 with bf16: the logits, or their gradient once more when it is scaled
+(smoothed_loss.py). With fp16 it needs 10, as that gradient is kept in float32.
 """
 
 from dataclasses import dataclass
@@ -43,15 +43,27 @@ class Bytes:
     Args:
         half: half precision, by autocast.
         mask: of a mark of dropout: 1 on an accelerator, which keeps whether; on a CPU the factor, a number.
+        scaled: the half precision is fp16, whose loss is scaled.
     """
 
     half: bool = False
     mask: int = 1
+    scaled: bool = False
 
     @property
     def number(self) -> int:
         """Of what a projection returns."""
         return 2 if self.half else 4
+
+    @property
+    def logit_kept(self) -> int:
+        """Of a logit's gradient, which is all that is kept of the output."""
+        return 4 if self.scaled else self.number
+
+    @property
+    def logit(self) -> int:
+        """Of a logit, at the peak."""
+        return 10 if self.scaled else 2 * self.number
 
     def read_by(self, projections: int) -> int:
         """Of what so many projections read."""
@@ -106,7 +118,7 @@ def training_memory(
         activations=kept_activations(
             config, rows, source_length, target_length, bytes_of, fused_attention, checkpoints_activations
         ),
-        logits=16 * rows * target_length * config.vocab_size,
+        logits=bytes_of.logit * rows * target_length * config.vocab_size,
     )
 
 

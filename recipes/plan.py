@@ -61,15 +61,14 @@ class Plan:
         return training_flops(self.config, self.source_length, self.target_length, rows)
 
     def memory(self, on_cpu: bool = False) -> TrainingMemory:
-        """On one device; on a CPU, dropout's masks are numbers."""
-        half = self.args.bf16 or self.args.fp16
+        """On one device."""
         return training_memory(
             self.config,
             self.parameters,
             self.rows,
             self.source_length,
             self.target_length,
-            bytes_of=Bytes(half, mask=(2 if half else 4) if on_cpu else 1),
+            bytes_of=self._bytes_of(on_cpu),
             fused_attention=self.config._attn_implementation != "eager",
             checkpoints_activations=checkpoints_activations(self.args),
             fsdp_size=self.args.fsdp_size,
@@ -77,10 +76,15 @@ class Plan:
         )
 
     def kept(self, on_cpu: bool = False) -> float:
-        """Bytes that the backward pass needs of the forward pass: of the output, the log-probabilities alone."""
-        memory = self.memory(on_cpu)
-        copies = 2 * self.parameters if self.args.bf16 or self.args.fp16 else 0
-        return memory.activations + memory.logits / 4 + copies
+        """Bytes that the backward pass needs of the forward pass: of the output, the gradient alone."""
+        memory, bytes_of = self.memory(on_cpu), self._bytes_of(on_cpu)
+        copies = 2 * self.parameters if bytes_of.half else 0
+        return memory.activations + memory.logits * bytes_of.logit_kept / bytes_of.logit + copies
+
+    def _bytes_of(self, on_cpu: bool) -> Bytes:
+        """How large numbers are; on a CPU, dropout's masks are numbers too."""
+        half = bool(self.args.bf16 or self.args.fp16)
+        return Bytes(half, mask=(2 if half else 4) if on_cpu else 1, scaled=bool(self.args.fp16))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -81,6 +81,13 @@ def whole(value: torch.Tensor) -> torch.Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
+def reshard(model: nn.Module):
+    """Drop what a forward pass has put together and kept: it would hide that a process' own part has changed since."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 @torch.no_grad()
 def load_weights(model: Any, values: Mapping[str, torch.Tensor]):
     """Give a model, shared or not, weights that were saved whole.
@@ -110,7 +117,7 @@ def whole_copy(model: PreTrainedModel) -> PreTrainedModel:
     # Sharding makes a class of its own, below the model's.
     model_class: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
     with torch.random.fork_rng(devices=[]):  # measuring changes nothing of the training that goes on
-        return _loaded(model_class, model, {name: whole(weight) for name, weight in model.named_parameters()})
+        return _loaded(model_class, model, {name: whole(weight) for name, weight in model.state_dict().items()})
 
 
 def whole_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

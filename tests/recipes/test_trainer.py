@@ -216,6 +216,7 @@ def test_two_processes_train_and_evaluate_like_one(kind, batches, tmp_path, trai
 def test_processes_that_share_the_weights_train_and_average_like_one(kind, tmp_path, train_on_two):
     """FSDP2: each process has half of every weight, of its gradient and of its moving average."""
     average = {"ema_decay": 0.5, "save_strategy": "steps", "save_steps": 2, "save_only_model": True}
+    average |= {"eval_strategy": "steps", "eval_steps": 1}  # which takes the average for the weights, for a while
     _model(kind).save_pretrained(tmp_path / "start")
     losses, norms, evaluated = train_on_two(kind, sharded=True, per_device_train_batch_size=4, **average)
     saved = load_file(tmp_path / "checkpoint-2" / "ema.safetensors"), load_file(tmp_path / "end" / "model.safetensors")
