@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .trainer import SmoothedLoss
+from .smoothed_loss import SmoothedLoss
 
 
 @dataclass(frozen=True)

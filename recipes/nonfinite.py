@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import nn
-from torch.distributed.tensor import DTensor
 from transformers.utils import logging
 
 from .agreement import on_any_process
+from .sharding import whole
 
 
 logger = logging.get_logger(__name__)
@@ -53,7 +53,7 @@ class FiniteUpdates:
         losses = torch.stack([loss for _, loss in batches])
         self._added = losses.nan_to_num(0.0, 0.0, 0.0).sum()
         wrong_losses = bool(~losses.isfinite().all())
-        value = norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
+        value = whole(torch.as_tensor(norm))
         wrong_norm = not scaled and not bool(value.isfinite())
         if not on_any_process(wrong_losses or wrong_norm, self.args):
             self.made += 1

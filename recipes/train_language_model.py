@@ -16,7 +16,6 @@ from .evaluation import longest_row
 from .likelihood import bytes_of
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
-from .models import load
 from .run_arguments import RunArguments
 from .run_folder import write_metrics
 from .streamed_text import batches_of_text, become_stream, sample_texts, stream_documents
@@ -27,6 +26,7 @@ from .training import (
     AS_SAVED,
     begin_output,
     check_output,
+    load_saved,
     measure_saved,
     settle_tokens,
     tokenizer_for,
@@ -104,9 +104,7 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
     """
     words = [*overrides, *AS_SAVED]
     (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
-    model, tokenizer = load(str(folder), AUTO_CLASS)
-    if attention := getattr(model_args, "attn_implementation", None):
-        model.set_attn_implementation(attention)
+    model, tokenizer = load_saved(folder, AUTO_CLASS, model_args)
     _, validation = read_texts(data)
     blocks = encode_blocks(validation, tokenizer, row_length(data, model))
     collate = DataCollatorForSeq2Seq(tokenizer)

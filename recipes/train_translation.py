@@ -18,7 +18,6 @@ from .data_arguments import PairDataArguments
 from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
-from .models import load
 from .references import group_references, references_of
 from .run_arguments import RunArguments
 from .run_folder import write_metrics
@@ -31,6 +30,7 @@ from .training import (
     AS_SAVED,
     begin_output,
     check_output,
+    load_saved,
     measure_saved,
     settle_tokens,
     tokenizer_for,
@@ -126,9 +126,7 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
     """
     words = [*overrides, *AS_SAVED]
     (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
-    model, tokenizer = load(str(folder), AUTO_CLASS)
-    if attention := getattr(model_args, "attn_implementation", None):
-        model.set_attn_implementation(attention)
+    model, tokenizer = load_saved(folder, AUTO_CLASS, model_args)
     splits = {split: read_split(data, split) for split in ("validation", "test")}
     encoded = {
         split: encode_pairs(pairs, tokenizer, data.max_length, data.bad_lines)

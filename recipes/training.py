@@ -20,6 +20,7 @@ from .bpe_dropout import BpeDropout
 from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
+from .models import load
 from .run_arguments import RunArguments
 from .run_folder import begin_folder, check_folder, write_json
 from .sharding import check_sharding, load_weights, shard, whole_copy
@@ -339,6 +340,14 @@ def train_and_measure(
         trainer.save_whole_model()
         SIGNALS.place = f"after training; the model is saved in {folder}, and was not measured to the end."
     return trainer, metrics
+
+
+def load_saved(folder: Path, auto_class: str, model_args: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the model of a finished run, with the attention kernel that its recipe names, and its tokenizer; see `load`."""
+    model, tokenizer = load(str(folder), auto_class)
+    if attention := getattr(model_args, "attn_implementation", None):
+        model.set_attn_implementation(attention)
+    return model, tokenizer
 
 
 def measure_saved(
