@@ -209,6 +209,14 @@ def run_demo(arguments: argparse.Namespace) -> int:
     return demo(Path(arguments.output_dir), arguments.date)
 
 
+def leave_processes():
+    """Leave the processes of a run on several devices, all of which end here: their threads must not outlive Python."""
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 (done), 1 (the run failed) or 2 (the input was wrong)."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -226,7 +234,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["train"]:
             from .train import main as train
 
-            return train(words[1:])
+            code = train(words[1:])
+            leave_processes()
+            return code
         if words[:1] == ["verify"]:
             from .verify import main as verify
 
@@ -248,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except StoppedBySignalError as error:
         print(f"theatre: {error}", file=sys.stderr)
+        leave_processes()
         return 128 + error.number
     except Exception as error:  # the run failed: one line for who runs it, the rest for who mends it
         if shows_traceback:

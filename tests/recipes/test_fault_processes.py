@@ -123,7 +123,11 @@ def test_two_processes_stop_together_where_one_has_no_number_or_no_disk(launch, 
 
 
 def test_a_run_of_two_processes_goes_on_in_one(launch, recipe_file, corpus, tmp_path, capsys):
-    """Without dropout the weights are those of two processes."""
+    """Without dropout the weights are those of two processes.
+
+    But for the biases of keys: the softmax takes away what all keys have in common, so that their gradient is rounding alone,
+    and Adam makes whole steps of it.
+    """
     words = ["--dropout", "0", "--activation_dropout", "0", "--attention_dropout", "0"]
     code, err = end(launch("whole", words=words))
     assert code == 0, err[-3000:]
@@ -134,5 +138,5 @@ def test_a_run_of_two_processes_goes_on_in_one(launch, recipe_file, corpus, tmp_
     assert "--gradient_accumulation_steps 2 makes it the same" in capsys.readouterr().err
     assert main([*alone, "--gradient_accumulation_steps", "2"]) == 0
     found, expected = weights(tmp_path / "run"), weights(tmp_path / "whole")
-    for name in expected:
+    for name in [name for name in expected if not name.endswith("k_proj.bias")]:
         torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)
