@@ -28,7 +28,7 @@ def checkpoints_to_average(
     metric: str = "loss",
     greater_is_better: bool = False,
 ) -> list[Path]:
-    """Choose checkpoints of a run.
+    """Choose checkpoints of a run; where there are fewer than wanted, as in a run of few steps, all, with a warning.
 
     Args:
         folder: of the run.
@@ -38,7 +38,7 @@ def checkpoints_to_average(
         greater_is_better: which of two is better.
 
     Raises:
-        ValueError: there are fewer, or the metric of one was not measured.
+        ValueError: there is none, or the metric of one was not measured.
     """
     found = checkpoints_of(folder)
     problems = {step: problem for step, path in found.items() if (problem := problem_of(path)) is not None}
@@ -47,8 +47,10 @@ def checkpoints_to_average(
     for step, problem in problems.items():
         logger.warning(f"{found[step]} is left out of the average: it is not whole, {problem}.")
     wanted = last or best or 0
+    if not steps:
+        raise ValueError(f"{folder} holds no whole checkpoint to average.")
     if len(steps) < wanted:
-        raise ValueError(f"{folder} holds {len(steps)} whole checkpoints, too few for the average of {wanted}.")
+        logger.warning(f"{folder} holds {len(steps)} whole checkpoints: the average is of these, not of {wanted}.")
     if last:
         return [steps[step] for step in sorted(steps)[-last:]]
     name = f"eval_{metric.removeprefix('eval_')}"

@@ -110,20 +110,26 @@ def release_folders():
 
 
 def fingerprint(
-    train: Dataset | StreamBatches, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]
+    train: Dataset | StreamBatches,
+    validation: Dataset | None,
+    tokenizer: PreTrainedTokenizerBase,
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Sum up what a run depends on besides its model, so that a change is noticed where the run goes on.
 
     Args:
         train: rows of token ids, with columns `input_ids` and `labels`; or a stream, of which only the first rows count.
+        validation: such rows; they may change, as nothing is learnt from them.
         tokenizer: of the run.
-        options: that decide which rows come when.
+        options: that decide which rows come when; `settings` among them may change.
     """
+    measured = "none" if validation is None else _checksum(validation)
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
     return {
         "training data": train.fingerprint() if isinstance(train, StreamBatches) else _checksum(train),
         "tokenizer": f"{len(tokenizer):,} pieces with checksum {hashlib.sha256(vocabulary.encode()).hexdigest()[:16]}",
         **options,
+        "settings": {**options.get("settings", {}), "validation data": measured},
     }
 
 

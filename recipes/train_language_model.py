@@ -83,7 +83,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
         blocks = batches
     validation_blocks = encode_blocks(validation, tokenizer, length)
     model.generation_config.update(do_sample=True, max_new_tokens=length // 2)
-    folder = begin_output(args, recipe, given, model, tokenizer, blocks)
+    folder = begin_output(args, recipe, given, model, tokenizer, blocks, validation_blocks)
 
     text_bytes = bytes_of(validation["text"])
     trainer, metrics = train_and_measure(

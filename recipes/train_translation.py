@@ -92,7 +92,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     if stream is not None:
         encoded["train"] = batches_of_pairs(stream, tokenizer, data, args, collate)
-    folder = begin_output(args, recipe, given, model, tokenizer, encoded["train"])
+    folder = begin_output(args, recipe, given, model, tokenizer, encoded["train"], encoded.get("validation"))
 
     trainer, metrics = train_and_measure(
         model,

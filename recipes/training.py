@@ -91,6 +91,7 @@ def begin_output(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     train: Dataset | StreamBatches,
+    validation: Dataset | None,
 ) -> Path:
     """Begin the output folder, once for all processes; call it when nothing else can be wrong with the input any more.
 
@@ -100,7 +101,7 @@ def begin_output(
     """
     folder, checkpoint = Path(args.output_dir or ""), last_checkpoint(args)
     same_model(model, checkpoint)
-    begun = fingerprint(train, tokenizer, batching(args))
+    begun = fingerprint(train, validation, tokenizer, batching(args))
     if checkpoint is not None:
         then = check_fingerprint(Path(checkpoint).parent, begun)
         rows = None if isinstance(train, StreamBatches) else len(train)
@@ -399,7 +400,7 @@ def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
     """Give the model the averaged weights that the arguments ask for; say of what they are the average.
 
     Raises:
-        ValueError: there are too few checkpoints, or one cannot be read.
+        ValueError: there is no checkpoint, or one cannot be read.
     """
     args: Any = trainer.args
     if trainer.average is not None:

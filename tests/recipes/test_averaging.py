@@ -12,7 +12,7 @@ from transformer_theatre.recipes.averaging import (
     average_checkpoints,
     checkpoints_to_average,
 )
-from transformer_theatre.recipes.checkpoints import write_manifest
+from transformer_theatre.recipes.checkpoints import checkpoints_of, write_manifest
 
 
 @pytest.fixture
@@ -61,9 +61,12 @@ def test_half_precision_is_summed_in_full(tmp_path):
     assert mean["a"].dtype == torch.bfloat16
 
 
-def test_too_few_checkpoints_are_refused(run):
-    with pytest.raises(ValueError, match="holds 5 whole checkpoints, too few for the average of 6"):
-        checkpoints_to_average(run, last=6)
+def test_fewer_checkpoints_than_wanted_are_averaged_with_a_warning(run, tmp_path, caplog):
+    for wanted in ({"last": 6}, {"best": 6}):
+        assert checkpoints_to_average(run, **wanted) == list(checkpoints_of(run).values())
+    assert caplog.text.count("holds 5 whole checkpoints: the average is of these, not of 6") == 2
+    with pytest.raises(ValueError, match="holds no whole checkpoint to average"):
+        checkpoints_to_average(tmp_path / "none", last=6)
 
 
 def test_a_checkpoint_without_measurement_is_named(run):

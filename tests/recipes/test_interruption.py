@@ -236,10 +236,18 @@ def test_settings_that_are_given_anew_count_and_are_named(recipe_file, corpus, t
     assert main([*words, "--max_steps", "4"]) == 0
     assert "max_steps was 2, and is 4 now" in caplog.text
     assert "learning_rate was" not in caplog.text
+    assert "validation data was" not in caplog.text
+    with (
+        open(corpus / "val.de", "a", encoding="utf-8") as source,
+        open(corpus / "val.en", "a", encoding="utf-8") as target,
+    ):
+        source.write("ein hund\n")
+        target.write("EIN HUND\n")
     changed = [word for name, (_, value) in SETTINGS.items() for word in (f"--{name}", value)]
     assert main([*words, "--max_steps", "6", *changed]) == 0
     for name, (before, now) in SETTINGS.items():
         assert f"{name} was {before}, and is {float(now)} now" in caplog.text
+    assert re.search(r"validation data was (\d+) rows with checksum \w+, and is (?!\1)\d+ rows", caplog.text)
     assert [group["lr"] for group in groups] == [1e-3, 1e-3, 1e-4, 1e-4]
     assert [group["betas"] for group in groups[1:3]] == [(0.9, 0.999), (0.9, 0.98)]
     assert [group["weight_decay"] for group in groups[1:3]] == [0.0, 0.1]
@@ -268,8 +276,8 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(recipe_file, cor
 
 
 def test_fingerprints_tell_any_change_of_rows_or_tokenizer(rows, tokenizer, tmp_path):
-    first = fingerprint(rows, tokenizer, {"seed": 1})
-    assert fingerprint(rows.select([0, 1, 2]), tokenizer, {"seed": 1}) == first
+    first = fingerprint(rows, None, tokenizer, {"seed": 1})
+    assert fingerprint(rows.select([0, 1, 2]), None, tokenizer, {"seed": 1}) == first
     changed = {
         "order": (rows.select([1, 0, 2]), tokenizer),
         "boundary": (
@@ -279,11 +287,11 @@ def test_fingerprints_tell_any_change_of_rows_or_tokenizer(rows, tokenizer, tmp_
         "tokenizer": (rows, train_bpe_tokenizer(["eine katze"] * 3, 261)),
     }
     for name, (data, other) in changed.items():
-        assert fingerprint(data, other, {"seed": 1}) != first, name
+        assert fingerprint(data, None, other, {"seed": 1}) != first, name
     (tmp_path / "fingerprint.json").write_text(json.dumps(first), encoding="utf-8")
     check_fingerprint(tmp_path, first)
     with pytest.raises(ValueError, match=r"its tokenizer was 259 pieces .* and is"):
-        check_fingerprint(tmp_path, fingerprint(rows, changed["tokenizer"][1], {"seed": 1}))
+        check_fingerprint(tmp_path, fingerprint(rows, None, changed["tokenizer"][1], {"seed": 1}))
 
 
 def test_rows_of_a_batch_are_found_whatever_its_padding(rows):
