@@ -75,7 +75,7 @@ class TextToText:
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         num_beams: int | None = None,
-        alpha: float = 0.6,
+        alpha: float | None = None,
         n_best: int = 1,
         max_new_tokens: int | None = None,
         prefixes: Iterable[str] | None = None,
@@ -97,7 +97,8 @@ class TextToText:
             texts: one source each.
             tokenizer: the model's; None: the one that was saved beside it.
             num_beams: running hypotheses of the beam search; 1: greedy; None: `default_num_beams`.
-            alpha: exponent of the length penalty ((5 + tokens) / 6) ** alpha (section 6.1); more favours longer texts.
+            alpha: exponent of the length penalty ((5 + tokens) / 6) ** alpha (section 6.1); more favours longer texts; None:
+                `default_alpha`.
             n_best: translations of each source, at most `num_beams`, or draws; the best first. Fewer where the constraints
                 leave no more.
             max_new_tokens: tokens that a translation may have, prefix and end token included; None: 50 more than its source
@@ -126,6 +127,7 @@ class TextToText:
                 asked for an alignment.
         """
         num_beams = self.default_num_beams if num_beams is None else num_beams
+        alpha = self.default_alpha if alpha is None else alpha
         draw = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         check_options(
             num_beams=num_beams,
@@ -187,6 +189,11 @@ class TextToText:
     def default_num_beams(self: Any) -> int:
         """Beams that `translate` has unless it is told: what the generation configuration says, or 4 (section 6.1)."""
         return self.generation_config.num_beams or 4
+
+    @property
+    def default_alpha(self: Any) -> float:
+        """Exponent of `translate`'s length penalty: what the generation configuration says, or 0.6 (section 6.1)."""
+        return getattr(self.generation_config, "alpha", 0.6)
 
     @in_evaluation
     def score(

@@ -45,7 +45,8 @@ def evaluate_pairs(
     rows = negative_log_likelihood(model, tokenizer, encode_pairs(pairs, tokenizer, max_length=10**9))
     return {
         **scores,
-        "num_beams": num_beams or model.generation_config.num_beams or 1,
+        "num_beams": num_beams or model.default_num_beams,
+        "alpha": model.default_alpha,
         **likelihood(rows, bytes_of(pairs["target"])),
     }
 

@@ -53,6 +53,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
     "muon_learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
     "noam_factor": (lambda value: 0 < value < math.inf, "above 0"),
+    "generation_alpha": (lambda value: 0 <= value <= 100, "from 0 to 100"),
     "ema_decay": (lambda value: 0 < value < 1, "above 0, and below 1"),
     "shuffle_buffer": (lambda value: value >= 2, "2 or more"),
     "max_tokens_per_batch": (lambda value: value == "auto" or value >= 1, '1 or more, or "auto"'),
@@ -80,6 +81,12 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=torch.accelerator.is_available(), metadata={"help": "page-locked memory, for an accelerator"}
     )
     generation_num_beams: int | None = field(default=4, metadata={"help": "beams when test text is generated"})
+    generation_alpha: float = field(
+        default=0.6,
+        metadata={
+            "help": "of the length penalty ((5 + tokens) / 6) ** alpha of these beams; more favours longer texts"
+        },
+    )
     predict_with_generate: bool = field(
         default=False,
         metadata={
@@ -303,5 +310,6 @@ COMMON_TRAINING_ARGUMENTS = [
     "load_best_model_at_end",
     "early_stopping_patience",
     "generation_num_beams",
+    "generation_alpha",
     "use_cpu",
 ]

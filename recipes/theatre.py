@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     translate.add_argument("model", help="output folder of a run, or a model on the Hub")
     translate.add_argument("--num_beams", type=_positive, help="beams of the search (default: the model's)")
     translate.add_argument(
-        "--alpha", type=float, default=0.6, help="of the length penalty ((5 + tokens) / 6) ** alpha (default: 0.6)"
+        "--alpha", type=float, help="of the length penalty ((5 + tokens) / 6) ** alpha (default: the model's)"
     )
     translate.add_argument(
         "--n_best",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import DataCollatorForSeq2Seq, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from transformer_theatre.modeling.text_to_text import EXTRA_LENGTH
 
@@ -110,7 +110,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     if trainer.is_world_process_zero():
         write_metrics(folder, metrics)  # now, lest a failure below lose them
     if done.test is not None:
-        metrics["test_num_beams"] = args.generation_num_beams or done.model.default_num_beams
+        metrics |= {"test_num_beams": done.model.default_num_beams, "test_alpha": done.model.default_alpha}
         done.predictions = trainer.translate(done.test, metrics["test_num_beams"])
     if trainer.is_world_process_zero():
         finish(done, recipe)
@@ -138,7 +138,11 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
         model, args, tokenizer, collate, encoded.get("validation"), target_language=language
     )
     if test := as_test_set(encoded.get("test"), data):
-        metrics["test_num_beams"] = args.generation_num_beams or model.default_num_beams
+        model.generation_config.alpha = args.generation_alpha
+        metrics |= {
+            "test_num_beams": args.generation_num_beams or model.default_num_beams,
+            "test_alpha": args.generation_alpha,
+        }
         metrics |= score_outputs(trainer.translate(test, metrics["test_num_beams"]), test, data)
     return metrics
 
@@ -211,7 +215,13 @@ def make_model(model_args, tokenizer, args: RunArguments, max_length: int) -> Pr
             "which are learned."
         )
     model = model_class(config)
-    model.generation_config.update(num_beams=args.generation_num_beams, max_new_tokens=max_length + EXTRA_LENGTH)
+    model.generation_config = GenerationConfig(
+        num_beams=args.generation_num_beams,
+        alpha=args.generation_alpha,  # ours: the library's `length_penalty` is of another formula
+        max_new_tokens=max_length + EXTRA_LENGTH,
+        decoder_start_token_id=config.decoder_start_token_id,
+        **ids,
+    )
     return model
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from transformers import pipeline
+from transformers import GenerationConfig, pipeline
 
 from transformer_theatre import (
     LSTMConfig,
@@ -138,6 +138,21 @@ def test_scores_are_log_probabilities_of_forward_over_the_penalty(model, tokeniz
             log_prob = outputs.logits[0].log_softmax(-1).gather(1, ids[:, None]).sum().item()
             assert each.log_prob == pytest.approx(log_prob, abs=1e-3)
             assert each.score == pytest.approx(log_prob / ((5 + len(ids)) / 6) ** 0.9, abs=1e-3)
+
+
+def test_a_model_keeps_the_search_that_it_was_saved_with(model, tokenizer, tmp_path):
+    model = copy.deepcopy(model)
+    assert (model.default_num_beams, model.default_alpha) == (4, 0.6)
+    ids = {name: getattr(model.config, name) for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
+    model.generation_config = GenerationConfig(num_beams=3, alpha=1.7, max_new_tokens=9, **ids)
+    model.save_pretrained(tmp_path)
+    loaded = TransformerForConditionalGeneration.from_pretrained(tmp_path).eval()
+    assert (loaded.default_num_beams, loaded.default_alpha) == (3, 1.7)
+    options = {"tokenizer": tokenizer, "return_scores": True}
+    assert loaded.translate(TEXTS, **options) == model.translate(TEXTS, num_beams=3, alpha=1.7, **options)
+    assert loaded.translate(TEXTS, **options) != model.translate(TEXTS, num_beams=3, alpha=0.6, **options)
+    ids = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
+    assert loaded.generate(ids).equal(model.generate(ids))  # the library minds no field that it does not know
 
 
 def test_score_is_the_log_softmax_of_forward_in_any_batch(model, tokenizer):

@@ -48,6 +48,8 @@ def trained(tmp_path_factory):
                 str(folder / "mt"),
                 "--bf16",
                 "true",  # what is measured is the model as it is saved
+                "--generation_alpha",
+                "1.1",  # and as it is searched
                 "--vocab_size",
                 "300",
                 *files,
@@ -143,6 +145,7 @@ def test_evaluate_finds_what_training_measured(trained, capsys):
     assert main(["evaluate", str(trained / "mt"), *files]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["bleu_signature"] == metrics["test_bleu_signature"]
+    assert figures["alpha"] == metrics["test_alpha"] == 1.1
     for name in ("bleu", "bleu_lowercase", "chrf", "exact_match"):
         for side in ("", "_low", "_high"):
             assert figures[f"{name}{side}"] == pytest.approx(metrics[f"test_{name}{side}"])
