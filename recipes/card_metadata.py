@@ -13,8 +13,8 @@ from .text_data import is_local
 
 # Keys of a recipe that name a text, in the order in which they say most.
 _TEXTS = {
-    "test": ("dataset", "test_source", "test_text"),
-    "eval": ("dataset", "validation_source", "validation_text", "train_text"),
+    "test": ("dataset", "test_source", "test_file"),
+    "eval": ("dataset", "validation_source", "validation_text", "validation_file", "train_text", "train_file"),
 }
 
 
@@ -34,7 +34,7 @@ def metadata(
         recipe: as it was run.
         metrics: content of metrics.json, with what was evaluated since.
         languages: codes.
-        base: what the model was trained further from, if not from random weights.
+        base: name on the Hub of the model whose weights training began with, if there is one.
     """
     chosen = recipe.get("hub_task")
     results = [result for prefix in SETS for result in _results(prefix, chosen or task_tag, recipe, metrics)]
@@ -44,8 +44,8 @@ def metadata(
         license=licence if licence in LICENCES else None,
         library_name="transformers",
         pipeline_tag=chosen if chosen in HUB_TASKS else task_tag,
-        tags=["transformer-theatre", "from-scratch"],
-        base_model=base if base and is_repository(base) and "/" in base and not is_local(base) else None,
+        tags=["transformer-theatre", "fine-tuned" if recipe.get("model_name_or_path") else "from-scratch"],
+        base_model=base if base and is_repository(base) else None,
         datasets=[str(data)] if data and is_repository(str(data)) and not is_local(str(data)) else None,
         metrics=sorted({result.metric_type for result in results}) or None,
         model_name=plain(name) if results else None,
@@ -88,5 +88,8 @@ def measured_on(prefix: str, recipe: dict[str, Any]) -> str:
 
 def name_of_text(*names: Any) -> str:
     """Name a text by the first of its names that there is: a data set of the Hub, or a file or folder without its place."""
-    known = next((str(name) for name in names if name), "unnamed")
-    return Path(known).name if is_local(known) else known
+    known = next((name for name in names if name), "unnamed")
+    return ", ".join(
+        Path(str(name)).name if is_local(str(name)) else str(name)
+        for name in (known if isinstance(known, list) else [known])
+    )

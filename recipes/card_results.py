@@ -32,8 +32,11 @@ SHOWN = {
     "chrf": Shown("chrF2", "{signature}", hub="chrf"),
     "ter": Shown("TER", "lower is better: {signature}", hub="ter"),
     "comet": Shown("COMET", "{signature}", hub="comet"),
-    "accuracy": Shown("accuracy, %", "share of rows with the right label", percent=True, hub="accuracy"),
-    "f1": Shown("F1", "mean of the labels' F-scores", hub="f1"),
+    "accuracy": Shown("accuracy, %", "share of right answers", percent=True, hub="accuracy"),
+    "f1": Shown("F1, %", "of class 1, or mean over more than two classes", percent=True, hub="f1"),
+    "matthews_correlation": Shown("Matthews correlation", "from -1 to 1", hub="matthews_correlation"),
+    "pearsonr": Shown("Pearson's correlation", "from -1 to 1", hub="pearsonr"),
+    "spearmanr": Shown("Spearman's rank correlation", "from -1 to 1", hub="spearmanr"),
     "exact_match": Shown("exact match, %", "share of outputs that equal a reference", percent=True, hub="exact_match"),
     "rouge1": Shown("ROUGE-1", "F-score of words, best reference, no stemming", hub="rouge"),
     "rouge2": Shown("ROUGE-2", "the same of pairs of words", hub="rouge"),
@@ -44,6 +47,7 @@ SHOWN = {
     "perplexity": Shown("perplexity", "per token, without label smoothing; lower is better", hub="perplexity"),
     "nll": Shown("negative log-likelihood", "nats per token, without label smoothing; lower is better"),
     "bits_per_byte": Shown("bits per byte", "of text, whatever the tokenizer; lower is better", hub="bits_per_byte"),
+    "bits_per_character": Shown("bits per character", "of text, whatever the tokenizer; lower is better"),
 }
 # Key of metrics.json -> what it was measured on.
 SETS = {"test": "test", "eval": "validation"}
@@ -84,7 +88,9 @@ class _Beside(dict):
 
 
 def _is_search(key: str) -> bool:
-    return key not in ("nll", "perplexity", "bits_per_byte", "accuracy", "f1")
+    return key in ("bleu", "bleu_lowercase", "bleu_moses_lowercase", "chrf", "ter", "comet", "exact_match") or (
+        key.startswith("rouge") or key == "symbol_error_rate"
+    )
 
 
 def figure(key: str, value: float) -> str:

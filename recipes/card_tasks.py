@@ -14,21 +14,21 @@ class CardTask:
         pipeline_tag: what the Hub calls it, unless `hub_task` says otherwise.
         auto_class: that loads its models.
         use: Python after `model = ...`; `{example}` is a Python string.
-        pipeline: Python that uses the library's pipeline, if there is one for it.
-        command: of the package.
         purpose: what the model is for, unless `intended_use` says otherwise.
         limits: what it is not for.
         rows: what training data consist of, in the plural.
+        pipeline: Python that uses the library's pipeline, if there is one for it.
+        command: of the package, if there is one for it.
     """
 
     pipeline_tag: str
     auto_class: str
     use: str
-    command: str
     purpose: str
     limits: str
     rows: str
     pipeline: str = ""
+    command: str = ""
 
     def usage(self, place: str, what: str, example: str) -> str:
         """Write the code that loads the model with transformers alone.
@@ -55,7 +55,8 @@ class CardTask:
             "import transformer_theatre  # registers the classes: no remote code is run",
             f"from transformers import {self.auto_class}",
             "",
-            f"model = {self.auto_class}.from_pretrained({quoted(place)})",
+            f"name = {quoted(place)}",
+            f"model = {self.auto_class}.from_pretrained(name)",
             self.use.format(example=quoted(example)),
         ]
         return "\n".join(lines)
@@ -81,6 +82,32 @@ CARD_TASKS = {
         purpose="It continues text of the kind it was trained on.",
         limits=f"What it writes is not checked against any fact. {_OWN_TEXT}",
         rows="rows of text",
+    ),
+    **dict.fromkeys(
+        ["classification", "entailment", "similarity"],
+        CardTask(
+            pipeline_tag="text-classification",
+            auto_class="AutoModelForSequenceClassification",
+            use="print(model.config.id2label)",
+            pipeline='classify = pipeline("text-classification", model=name, trust_remote_code=True)\n'
+            'print(classify({example}))  # of two texts: classify({{"text": ..., "text_pair": ...}})',
+            purpose="It answers on text of the kind it was trained on.",
+            limits=f"It gives an answer on any other text too. {_OWN_TEXT}",
+            rows="labelled rows",
+        ),
+    ),
+    "multiple_choice": CardTask(
+        pipeline_tag="multiple-choice",
+        auto_class="AutoModelForMultipleChoice",
+        use="""from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(name)
+context, answers = {example}, ["one answer", "another"]
+inputs = tokenizer([context] * len(answers), answers, padding=True, return_tensors="pt")
+print(model(**{{key: value[None] for key, value in inputs.items()}}).logits.softmax(-1))""",
+        purpose="It chooses among answers of the kind it was trained on.",
+        limits=f"It always chooses one. {_OWN_TEXT}",
+        rows="labelled rows",
     ),
 }
 

@@ -6,7 +6,7 @@ from .hub_names import HUB_TASKS, check_hub_names
 from .nearest import nearest
 
 
-TEXT_METRICS = ("bleu", "chrf", "exact_match", "rouge", "symbol_error_rate")
+TEXT_METRICS = ("bleu", "chrf", "exact_match", "rouge", "symbol_error_rate", "ter")
 
 
 @dataclass

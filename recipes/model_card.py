@@ -11,13 +11,14 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
-from .card_metadata import measured_on, metadata
+from .card_metadata import measured_on, metadata, name_of_text
 from .card_models import CITATION, architecture, departures, what_it_is
 from .card_procedure import left_out, procedure
 from .card_results import SETS, comparison_rows, figures_of, result_rows, worst_rows
 from .card_tasks import card_task
 from .card_text import escape, fenced, recipe_text
 from .run_folder import recipe_of, write_json, write_whole
+from .text_data import is_local
 
 
 __all__ = ["escape", "rewrite_model_card", "template_path", "write_model_card"]
@@ -53,7 +54,6 @@ def write_model_card(
     example: str,
     contract: str | None = None,
     by_language: dict[str, float] | None = None,
-    base: str | None = None,
 ) -> Path:
     """Write README.md into a model folder, and card.json, from which `rewrite_model_card` writes it again.
 
@@ -69,7 +69,6 @@ def write_model_card(
         example: an input for the code that shows how to use it.
         contract: what the recipe's anchor says of the result, if it has one.
         by_language: exact match in percent for each language, if that was measured.
-        base: name of the model whose weights training began with; None: it began with random weights.
 
     Returns:
         The path of the card.
@@ -81,7 +80,7 @@ def write_model_card(
         "languages": languages,
         "example": example,
     }
-    said |= {"contract": contract, "by_language": by_language, "base": base}
+    said |= {"contract": contract, "by_language": by_language, **_beginning(recipe)}
     path = folder / "README.md"
     write_whole(path, _rendered(folder, model, recipe, metrics, said, _evaluation(folder)))
     write_json(folder / CARD_FILE, said)
@@ -134,10 +133,10 @@ def _rendered(
         measured |= {f"{prefix}_{key}": v for key, v in figures.items() if isinstance(v, (int, float, str))}
     licence = recipe.get("model_licence")
     card = ModelCard.from_template(
-        metadata(task.pipeline_tag, said["name"], recipe, measured, said["languages"], said["base"]),
+        metadata(task.pipeline_tag, said["name"], recipe, measured, said["languages"], said["base_model"]),
         template_path=str(template_path()),
         title=escape(said["name"]),
-        summary=f"{what_it_is(model.config)}, {'trained further' if said['base'] else 'trained from scratch'}; the recipe "
+        summary=f"{what_it_is(model.config)}, {'fine-tuned' if said['base'] else 'trained from scratch'}; the recipe "
         f"started from {escape(said['recipe_name'])} of Transformer Theatre.",
         start=f"the weights of {escape(said['base'])}" if said["base"] else "random weights",
         architecture=architecture(model.config),
@@ -149,7 +148,7 @@ def _rendered(
         versions={"transformers": escape(metrics.get("train_transformers_version", transformers.__version__))},
         usage=fenced(task.usage(where, what, said["example"]), "python"),
         usage_with_package=fenced(task.usage_with_package(where, said["example"]), "python"),
-        command=fenced(task.command.format(place=shlex.quote(where)), "bash"),
+        command=fenced(task.command.format(place=shlex.quote(where)), "bash") if task.command else None,
         picture="figures/attention.png" if (folder / "figures" / "attention.png").is_file() else None,
         purpose=escape(recipe["intended_use"]) if recipe.get("intended_use") else task.purpose,
         limits=task.limits,
@@ -169,6 +168,14 @@ def _rendered(
         citation=CITATION[kind],
     )
     return str(card)
+
+
+def _beginning(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Say which model's weights training began with, if it was no random ones, and whether that is one of the Hub."""
+    base = recipe.get("model_name_or_path")
+    if not base:
+        return {"base": None, "base_model": None}
+    return {"base": name_of_text(base), "base_model": base if "/" in base and not is_local(base) else None}
 
 
 def _place(recipe: dict[str, Any], place: str | None) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from transformer_theatre import (
 from transformer_theatre.recipes.card_text import escape, fenced, plain, quoted, visible
 from transformer_theatre.recipes.data_arguments import PairDataArguments, TextDataArguments
 from transformer_theatre.recipes.environment import hardware, processor, versions
-from transformer_theatre.recipes.hub_names import LICENCES
+from transformer_theatre.recipes.hub_names import HUB_TASKS, LICENCES
 from transformer_theatre.recipes.model_card import rewrite_model_card, template_path, write_model_card
 
 
@@ -159,8 +159,9 @@ def test_text_from_elsewhere_is_no_markup(model, tmp_path):
     blocks = [token for token in tokens if token.type != "inline"]
     parts = [part for token in tokens for part in token.children or []]
     assert not any("html" in token.type for token in [*blocks, *parts])
-    ours = {"text", "code_inline", "softbreak"}
+    ours = {"text", "code_inline", "softbreak", "strong_open", "strong_close"}
     assert {part.type for part in parts} == ours
+    assert [part.type for part in parts].count("strong_open") == 1  # before the contract
     titles = [after.content for token, after in itertools.pairwise(tokens) if token.type == "heading_open"]
     assert not any(title.startswith("Heading") for title in titles)
     code = [token for token in blocks if token.type == "fence"]
@@ -223,7 +224,9 @@ def test_a_licence_or_language_or_data_set_that_the_hub_does_not_know_is_no_meta
     assert (data["license"], data["datasets"], data["language"]) == ("cc-by-nc-sa-4.0", ["wmt/wmt14"], ["de", "en"])
     assert data["pipeline_tag"] == "summarization"
     assert data["model-index"][0]["results"][0]["dataset"]["type"] == "wmt/wmt14"
-    text = _write(tmp_path, model, recipe={"dataset": "/data/mine"}, languages=["Deutsch"], base="/home/me/model")
+    text = _write(
+        tmp_path, model, recipe={"dataset": "/data/me", "model_name_or_path": "/me/gpt"}, languages=["Deutsch"]
+    )
     data, errors, _ = hubcard.check_card(text, "model")
     assert errors == []
     assert not {"license", "datasets", "language", "base_model"} & data.keys()
@@ -275,7 +278,7 @@ def test_the_kind_of_processor_is_named(tmp_path):
 
 
 def test_a_model_that_was_trained_further_says_so(model, tmp_path):
-    text = _write(tmp_path, model, base="me/gpt")
+    text = _write(tmp_path, model, recipe={"model_name_or_path": "me/gpt", "seed": 1})
     assert "| trained from | the weights of me/gpt, seed 1 |" in text
     assert metadata_load(tmp_path / "README.md")["base_model"] == "me/gpt"
     assert "trained from scratch" not in text
@@ -310,8 +313,10 @@ def test_the_card_is_written_again_with_what_was_evaluated_since(model, tmp_path
 def test_the_card_of_every_kind_of_model_is_valid(model, tmp_path):
     gpt = GPTForCausalLM(GPTConfig(vocab_size=50, d_model=16, num_hidden_layers=1, num_attention_heads=2))
     lstm = LSTMForConditionalGeneration(LSTMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1))
-    for one, task in ((model, "translation"), (lstm, "translation"), (gpt, "language_modeling")):
+    tasks = ("language_modeling", "classification", "multiple_choice")
+    for one, task in ((model, "translation"), (lstm, "translation"), *((gpt, task) for task in tasks)):
         text = _write(tmp_path, one, recipe={"task": task})
         assert hubcard.check_card(text, "model")[1:] == ([], [])
         for code in text.split("```python\n")[1:]:
             compile(code.partition("```")[0], "card", "exec")
+        assert metadata_load(tmp_path / "README.md")["pipeline_tag"] in HUB_TASKS
