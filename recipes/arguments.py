@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -32,8 +32,9 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Folder and file, such as "multi30k-de-en/small"."""
-        return f"{self.path.resolve().parent.name}/{self.path.stem}"
+        """Folder and file, such as "multi30k-de-en/small"; of a file in somebody's home, the file alone."""
+        folder = self.path.resolve().parent
+        return self.path.stem if folder in (Path.home(), Path("/")) else f"{folder.name}/{self.path.stem}"
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -147,7 +148,20 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         # What became an object is written as it was given: in the YAML, or as JSON on the command line.
         plain = value is None or isinstance(value, (str, int, float, list, dict))
         given[key] = value if plain else _as_yaml(words[key][0]) if key in words else recipe.values[key]
-    return parsed, {key: value for key, value in given.items() if key not in _NOT_RECIPE and value != []}
+    kept = {key: value for key, value in given.items() if key not in _NOT_RECIPE and value != []}
+    return parsed, {key: value if key == "separator" else without_place(value) for key, value in kept.items()}
+
+
+def without_place(value: Any) -> Any:
+    """Take from a path what says where it lies on this machine, and from lists and dictionaries that of all paths in them."""
+    if isinstance(value, dict):
+        return {key: without_place(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_place(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    placed = value.startswith("~") or PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+    return PureWindowsPath(value).name if placed or ".." in PureWindowsPath(value).parts else value
 
 
 def options_of(overrides: Sequence[str]) -> dict[str, list[str]]:

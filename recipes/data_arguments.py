@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from .hub_names import HUB_TASKS, check_hub_names
 from .nearest import nearest
 
 
-TEXT_METRICS = ("bleu", "chrf", "exact_match", "rouge", "symbol_error_rate")
+TEXT_METRICS = ("bleu", "chrf", "exact_match", "rouge", "symbol_error_rate", "ter")
 
 
 @dataclass
@@ -50,6 +51,22 @@ class PairDataArguments:
     source_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
     target_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
     data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
+    data_url: str | None = field(
+        default=None, metadata={"help": "where the data comes from (https://...), for the model card"}
+    )
+    model_licence: str | None = field(
+        default=None,
+        metadata={
+            "help": 'licence of the weights, as the Hub spells it ("apache-2.0", "cc-by-4.0"), for the model card'
+        },
+    )
+    hub_task: str | None = field(
+        default=None,
+        metadata={"help": f"what the Hub files the model under, for the model card: {', '.join(HUB_TASKS)}"},
+    )
+    intended_use: str | None = field(
+        default=None, metadata={"help": "what the model is for, in a sentence or two, for the model card"}
+    )
     tokenizer: str = field(
         default="bpe",
         metadata={
@@ -73,6 +90,7 @@ class PairDataArguments:
         Raises:
             ValueError: an option is out of its range, or does not go with another.
         """
+        check_hub_names(data_url=self.data_url, model_licence=self.model_licence, hub_task=self.hub_task)
         for name, least in (("max_length", 2), ("max_train_samples", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -117,7 +135,31 @@ class TextDataArguments:
     validation_split: str | None = field(default=None, metadata={"help": "split measured while training; or none"})
     language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
     data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
+    data_url: str | None = field(
+        default=None, metadata={"help": "where the data comes from (https://...), for the model card"}
+    )
+    model_licence: str | None = field(
+        default=None,
+        metadata={
+            "help": 'licence of the weights, as the Hub spells it ("apache-2.0", "cc-by-4.0"), for the model card'
+        },
+    )
+    hub_task: str | None = field(
+        default=None,
+        metadata={"help": f"what the Hub files the model under, for the model card: {', '.join(HUB_TASKS)}"},
+    )
+    intended_use: str | None = field(
+        default=None, metadata={"help": "what the model is for, in a sentence or two, for the model card"}
+    )
     tokenizer: str = field(
         default="bpe",
         metadata={"help": '"bpe" or "character": trained from the training text; or a folder that holds a tokenizer'},
     )
+
+    def __post_init__(self):
+        """Check what the Hub has to understand.
+
+        Raises:
+            ValueError: it would not.
+        """
+        check_hub_names(data_url=self.data_url, model_licence=self.model_licence, hub_task=self.hub_task)

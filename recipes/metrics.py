@@ -1,27 +1,17 @@
 """Metrics of generated text, with 95 % intervals, as `evaluate` modules that work without a network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import sacrebleu
 
-from .bootstrap import SIGNATURE, interval
+from .bootstrap import SIGNATURE
 from .data_arguments import TEXT_METRICS
 from .moses import moses_lowercase
-from .rouge import Rouge
-from .symbol_error_rate import SymbolErrorRate
+from .rouge import rouge_statistics
+from .sentence_statistics import Statistics, mean_statistics, sacrebleu_statistics
+from .symbol_error_rate import symbol_error_statistics
 from .text_metric import References, TextMetric, as_lists, reference_streams
-
-
-def _score(name: str, metric: sacrebleu.metrics.base.Metric, predictions, references) -> dict[str, float | str]:
-    """Score a text, with the bounds of the interval; the signature is that of the score, which they do not change."""
-    statistics = metric._extract_corpus_statistics(predictions, reference_streams(references))
-    low, high = interval(statistics, lambda total: metric._compute_score_from_stats(total.tolist()).score)
-    return {
-        name: metric._aggregate_and_compute(statistics).score,
-        f"{name}_low": low,
-        f"{name}_high": high,
-        f"{name}_signature": str(metric.get_signature()),
-    }
 
 
 class Bleu(TextMetric):
@@ -32,38 +22,47 @@ class Bleu(TextMetric):
     """
 
     def _compute(self, predictions, references, lowercase=False, tokenize="13a"):
-        # `force`: text that is tokenised on purpose needs no warning.
-        metric = sacrebleu.metrics.BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize == "none")
-        return _score("bleu", metric, predictions, references)
+        return bleu_statistics(predictions, references, lowercase, tokenize).scores("bleu")
 
 
 class ChrF(TextMetric):
     """chrF2 (Popovic, 2015), F-score of character n-grams, from 0 to 100, with its interval and its signature."""
 
     def _compute(self, predictions, references):
-        return _score("chrf", sacrebleu.metrics.CHRF(), predictions, references)
+        return sacrebleu_statistics(sacrebleu.metrics.CHRF(), predictions, reference_streams(references)).scores(
+            "chrf"
+        )
+
+
+class Ter(TextMetric):
+    """TER (Snover et al., 2006), edits and shifts of words per word of the reference, in percent: 0 is right.
+
+    `compute` returns `ter`, with its interval and its signature.
+    """
+
+    def _compute(self, predictions, references):
+        return sacrebleu_statistics(sacrebleu.metrics.TER(), predictions, reference_streams(references)).scores("ter")
 
 
 class ExactMatch(TextMetric):
     """Share of predictions that equal their reference, or one of their references, from 0 to 1, with its interval."""
 
     def _compute(self, predictions, references):
-        equal = [[float(p in r)] for p, r in zip(predictions, as_lists(references), strict=True)]
-        low, high = interval(equal, lambda total: total[0] / len(equal))
-        return {
-            "exact_match": sum(map(sum, equal)) / len(equal),
-            "exact_match_low": low,
-            "exact_match_high": high,
-        }
+        return exact_match_statistics(predictions, references).scores("exact_match")
 
 
-_KINDS: dict[str, type[TextMetric]] = {
-    "bleu": Bleu,
-    "chrf": ChrF,
-    "exact_match": ExactMatch,
-    "rouge": Rouge,
-    "symbol_error_rate": SymbolErrorRate,
-}
+def bleu_statistics(
+    predictions: Sequence[str], references: References, lowercase: bool = False, tokenize: str = "13a"
+) -> Statistics:
+    """Return the statistics of BLEU; see `Bleu`."""
+    # `force`: text that is tokenised on purpose needs no warning.
+    metric = sacrebleu.metrics.BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize == "none")
+    return sacrebleu_statistics(metric, predictions, reference_streams(references))
+
+
+def exact_match_statistics(predictions: Sequence[str], references: References) -> Statistics:
+    """Return of each text whether it equals one of its references."""
+    return mean_statistics([float(p in r) for p, r in zip(predictions, as_lists(references), strict=True)])
 
 
 def score_texts(
@@ -87,31 +86,60 @@ def score_texts(
     Raises:
         ValueError: there are no texts, or not as many predictions as references.
     """
-    if not references or len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions cannot be scored against {len(references)} references.")
-    texts = {"predictions": list(predictions), "references": list(references)}
     scores: dict[str, float | str] = {}
-    for name in metrics:
-        scores |= _KINDS[name](keep_in_memory=True).compute(**texts)
-    if "bleu" in metrics:
-        lowercase = Bleu(keep_in_memory=True).compute(**texts, lowercase=True)
-        scores |= {key.replace("bleu", "bleu_lowercase"): value for key, value in lowercase.items()}
-        scores |= _moses_lowercase_scores(predictions, references, language)
+    for name, statistics in text_statistics(predictions, references, language, metrics).items():
+        scores |= statistics.scores(name)
     return scores | {"interval_signature": SIGNATURE}
 
 
-def _moses_lowercase_scores(
+def text_statistics(
+    predictions: Sequence[str],
+    references: References,
+    language: str | None = None,
+    metrics: Sequence[str] = TEXT_METRICS[:3],
+) -> dict[str, Statistics]:
+    """Return the statistics of every figure that `score_texts` computes, by its name; the arguments are the same.
+
+    Raises:
+        ValueError: there are no texts, or not as many predictions as references.
+    """
+    if not references or len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions cannot be scored against {len(references)} references.")
+    found: dict[str, Statistics] = {}
+    for name in metrics:
+        if name == "rouge":
+            found |= rouge_statistics(predictions, references)
+        elif name == "bleu":
+            found["bleu"] = bleu_statistics(predictions, references)
+            found["bleu_lowercase"] = bleu_statistics(predictions, references, lowercase=True)
+            found |= _moses_lowercase_statistics(predictions, references, language)
+        else:
+            found[name] = _STATISTICS[name](predictions, references)
+    return found
+
+
+def _sacrebleus(kind: type[sacrebleu.metrics.base.Metric]) -> Callable[[Sequence[str], References], Statistics]:
+    return lambda predictions, references: sacrebleu_statistics(kind(), predictions, reference_streams(references))
+
+
+_STATISTICS = {
+    "chrf": _sacrebleus(sacrebleu.metrics.CHRF),
+    "ter": _sacrebleus(sacrebleu.metrics.TER),
+    "exact_match": exact_match_statistics,
+    "symbol_error_rate": symbol_error_statistics,
+}
+
+
+def _moses_lowercase_statistics(
     predictions: Sequence[str], references: References, language: str | None
-) -> dict[str, float | str]:
+) -> dict[str, Statistics]:
     moses = moses_lowercase(language)
     if moses is None:
         return {}
-    found = Bleu(keep_in_memory=True).compute(
-        predictions=[moses.tokenize(text) for text in predictions],
-        references=[[moses.tokenize(text) for text in known] for known in as_lists(references)],
+    found = bleu_statistics(
+        [moses.tokenize(text) for text in predictions],
+        [[moses.tokenize(text) for text in known] for known in as_lists(references)],
         tokenize="none",
     )
-    found["bleu_signature"] = (
-        found["bleu_signature"].replace("case:mixed", "case:lc").replace("tok:none", f"tok:{moses.name}")
-    )
-    return {key.replace("bleu", "bleu_moses_lowercase"): value for key, value in found.items()}
+    signature = (found.signature or "").replace("case:mixed", "case:lc").replace("tok:none", f"tok:{moses.name}")
+    return {"bleu_moses_lowercase": replace(found, signature=signature)}

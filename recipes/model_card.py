@@ -1,88 +1,36 @@
 """Render `model_card.md` into a model folder's README.md, with what was measured and nothing else."""
 
 import importlib.resources
-import platform
-import re
-import sys
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedConfig, PreTrainedModel
+from huggingface_hub import ModelCard
+from transformers import PreTrainedModel
 
-from .run_folder import write_whole
+from .card_metadata import measured_on, metadata, name_of_text
+from .card_models import CITATION, architecture, departures, what_it_is
+from .card_procedure import left_out, procedure
+from .card_results import SETS, comparison_rows, figures_of, result_rows, worst_rows
+from .card_tasks import card_task
+from .card_text import escape, fenced, recipe_text
+from .run_folder import recipe_of, write_json, write_whole
+from .text_data import is_local
 
 
-# Where each figure of metrics.json comes from, in the order of the card's table.
-_RESULTS = {
-    "test_bleu": "BLEU on the test set: {test_bleu_signature}",
-    "test_bleu_lowercase": "the same, lower-cased: {test_bleu_lowercase_signature}",
-    "test_bleu_moses_lowercase": "the same, lower-cased, in the tokens of Moses: {test_bleu_moses_lowercase_signature}",
-    "test_chrf": "chrF2 on the test set: {test_chrf_signature}",
-    "test_exact_match": "share of test outputs equal to the reference, %",
-    "test_rouge1": "ROUGE-1 on the test set: F-score of words, best reference, no stemming",
-    "test_rouge2": "ROUGE-2 on the test set: the same of pairs of words",
-    "test_rougeL": "ROUGE-L on the test set: the same of the longest common subsequence",
-    "test_symbol_error_rate": "edits per symbol of the nearest test reference, %",
-    "eval_bleu": "BLEU on the validation set, beam {eval_num_beams}: {eval_bleu_signature}",
-    "eval_chrf": "chrF2 on the validation set, beam {eval_num_beams}: {eval_chrf_signature}",
-    "eval_perplexity": "validation perplexity per token, without label smoothing",
-    "eval_nll": "validation negative log-likelihood per token, nats",
-    "eval_bits_per_byte": "validation bits per byte of text",
-}
-_SHARES = {"test_exact_match", "test_symbol_error_rate"}
-_TOKENIZERS = {"character": "characters", "symbol": "characters and symbols"}
-# What training took: key of metrics.json -> unit, words.
-_TAKEN = {
-    "train_flops_per_second": (1e9, "{:,.1f} model GFLOP/s."),
-    "train_mfu": (0.01, "{:.1f} % model FLOPs utilisation."),
-    "train_peak_memory_bytes": (2**20, "{:,.0f} MiB of memory at most."),
-    "train_gpu_energy_joules": (3.6e6, "{:.4g} kWh of the GPUs."),
-    "train_cpu_energy_joules": (3.6e6, "{:.4g} kWh of the processors, whatever else ran on them."),
-}
-# By the Hub's name of what a model does.
-_USAGE = {
-    "translation": """from transformers import AutoModelForSeq2SeqLM, pipeline
+__all__ = ["escape", "rewrite_model_card", "template_path", "write_model_card"]
 
-name = "{place}"  # {what}
-model = AutoModelForSeq2SeqLM.from_pretrained(name, trust_remote_code=True)
-print(model.translate([{example!r}]))  # any number of texts, in any order
-
-translator = pipeline("translation", model=name, trust_remote_code=True)
-print(translator({example!r}))""",
-    "text-generation": """from transformers import AutoModelForCausalLM
-
-name = "{place}"  # {what}
-model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)
-print(model.continue_text([{example!r}], max_new_tokens=200))""",
-}
-_LIMITS = {
-    "translation": "It maps text of the kind it was trained on, one sentence at a time, and knows nothing else.",
-    "text-generation": "It continues text of the kind it was trained on. What it writes is not checked against any fact.",
-}
-_CITATION = {
-    "theatre_transformer": """@inproceedings{vaswani2017attention,
-  title     = {Attention Is All You Need},
-  author    = {Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit, Jakob and Jones, Llion and
-               Gomez, Aidan N. and Kaiser, Lukasz and Polosukhin, Illia},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year      = {2017},
-}""",
-    "theatre_gpt": """@techreport{radford2018improving,
-  title       = {Improving Language Understanding by Generative Pre-Training},
-  author      = {Radford, Alec and Narasimhan, Karthik and Salimans, Tim and Sutskever, Ilya},
-  institution = {OpenAI},
-  year        = {2018},
-}""",
-    "theatre_lstm": """@inproceedings{luong2015effective,
-  title     = {Effective Approaches to Attention-based Neural Machine Translation},
-  author    = {Luong, Minh-Thang and Pham, Hieu and Manning, Christopher D.},
-  booktitle = {Proceedings of the 2015 Conference on Empirical Methods in Natural Language Processing},
-  year      = {2015},
-}""",
+# What the card says and no other file of the folder holds.
+CARD_FILE = "card.json"
+EVALUATION_FILE = "evaluation.json"
+_TOKENIZERS = {"character": "characters", "symbol": "characters and symbols", "bpe": "byte-level BPE pieces"}
+# Pictures of an evaluation, in the order of the card.
+_PICTURES = {
+    "by-length": "Score by length of the reference",
+    "difference": "Difference to the baseline in texts drawn from the same sentences",
 }
 
 
@@ -91,11 +39,6 @@ def template_path() -> Path:
     package = Path(str(importlib.resources.files("transformer_theatre")))
     installed = package / "model_card.md"
     return installed if installed.is_file() else package.parents[1] / "model_card.md"
-
-
-def escape(text: Any) -> str:
-    """Make text safe inside a Markdown table or paragraph: no markup, no second line."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
 
 
 def write_model_card(
@@ -112,7 +55,7 @@ def write_model_card(
     contract: str | None = None,
     by_language: dict[str, float] | None = None,
 ) -> Path:
-    """Write README.md into a model folder.
+    """Write README.md into a model folder, and card.json, from which `rewrite_model_card` writes it again.
 
     Args:
         folder: the model folder; `figures/attention.png` is shown if it is there.
@@ -121,7 +64,7 @@ def write_model_card(
         recipe_name: the recipe that made it.
         recipe: the recipe as it was run.
         metrics: content of metrics.json; only figures that are in it appear.
-        data: one paragraph on what it was trained on.
+        data: one paragraph on what it was trained on, Markdown.
         languages: language codes, for the Hub's metadata.
         example: an input for the code that shows how to use it.
         contract: what the recipe's anchor says of the result, if it has one.
@@ -130,181 +73,153 @@ def write_model_card(
     Returns:
         The path of the card.
     """
-    kind = model.config.model_type
-    does = "translation" if model.config.is_encoder_decoder else "text-generation"
-    results = [
-        {
-            "name": key.removeprefix("test_").removeprefix("eval_"),
-            "value": _figure(key, metrics[key]),
-            "interval": _interval(key, metrics),
-            "how": escape(how),
-        }
-        for key, how in ((key, how.format_map(metrics)) for key, how in _RESULTS.items() if key in metrics)
-    ]
-    picture = folder / "figures" / "attention.png"
-    card = ModelCard.from_template(
-        _metadata(does, name, recipe, metrics, languages),
-        template_path=str(template_path()),
-        title=escape(name),
-        summary=_summary(kind, recipe_name),
-        architecture=_architecture(model),
-        parameters=model.num_parameters(),
-        vocabulary=model.config.vocab_size,
-        tokenizer_kind=_TOKENIZERS.get(recipe.get("tokenizer", ""), "byte-level BPE pieces"),
-        seed=recipe.get("seed", 42),
-        versions={"transformers": transformers.__version__},
-        usage=_fenced(_USAGE[does].format(**_place(recipe), example=example)),
-        picture="figures/attention.png" if picture.is_file() else None,
-        limits=_limits(does),
-        data=data,
-        procedure=_procedure(metrics, model.device),
-        recipe=_fenced(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()),
-        results=results,
-        intervals=escape(metrics["interval_signature"]) if "interval_signature" in metrics else None,
-        languages=[{"name": escape(k), "value": f"{v:.2f}"} for k, v in (by_language or {}).items()],
-        contract=escape(contract) if contract else None,
-        departures=_departures(model),
-        citation=_CITATION[kind],
-    )
+    said: dict[str, Any] = {
+        "name": name,
+        "recipe_name": recipe_name,
+        "data": data,
+        "languages": languages,
+        "example": example,
+    }
+    said |= {"contract": contract, "by_language": by_language, **_beginning(recipe)}
     path = folder / "README.md"
-    write_whole(path, str(card))
+    write_whole(path, _rendered(folder, model, recipe, metrics, said, _evaluation(folder)))
+    write_json(folder / CARD_FILE, said)
     return path
 
 
-def _place(recipe: dict[str, Any]) -> dict[str, str]:
-    """Say where the code that loads the model finds it."""
-    if recipe.get("hub_model_id"):
-        return {"place": str(recipe["hub_model_id"]), "what": "its repository on the Hub"}
-    return {"place": ".", "what": 'this folder; or "user/repository", once it is on the Hub'}
+def rewrite_model_card(folder: Path, model: PreTrainedModel, place: str | None = None) -> Path:
+    """Write README.md of a finished run again, with what was evaluated since, or for another place.
 
+    Args:
+        folder: of the run: card.json, recipe.yaml, metrics.json, and evaluation.json if there is one.
+        model: that is in it.
+        place: "user/repository" that the code in the card loads; None: what the recipe says, or the folder.
 
-def _fenced(code: str) -> str:
-    """Keep text from ending the block of code that it stands in."""
-    return code.replace("```", "'''")
-
-
-def _figure(key: str, value: float) -> str:
-    if key in _SHARES:
-        return f"{100 * value:.2f}"
-    return f"{value:.2f}" if value >= 10 else f"{value:.4f}"
-
-
-def _interval(key: str, metrics: dict[str, Any]) -> str:
-    """Write the bounds of a figure; nothing where there are none."""
-    bounds = [metrics[f"{key}_{side}"] for side in ("low", "high") if f"{key}_{side}" in metrics]
-    return " to ".join(_figure(key, bound) for bound in bounds)
-
-
-def _metadata(does: str, name: str, recipe: dict, metrics: dict, languages: list[str]) -> ModelCardData:
-    names = {
-        "test_bleu": ("bleu", "BLEU"),
-        "test_chrf": ("chrf", "chrF2"),
-        "eval_perplexity": ("perplexity", "Perplexity"),
-    }
-    results = [
-        EvalResult(
-            task_type=does,
-            dataset_type=_dataset(recipe),
-            dataset_name=_dataset(recipe),
-            metric_type=metric_type,
-            metric_name=metric_name,
-            metric_value=round(metrics[key], 4),
+    Raises:
+        ValueError: no run has written a card into the folder.
+    """
+    missing = [name for name in (CARD_FILE, "metrics.json") if not (folder / name).is_file()]
+    if recipe_of(folder) is None or missing:
+        raise ValueError(
+            f"{folder} has no {(missing or ['recipe.yaml'])[0]}: only a run's own folder has a model card."
         )
-        for key, (metric_type, metric_name) in names.items()
-        if key in metrics
+    said, metrics = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CARD_FILE, "metrics.json"))
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    path = folder / "README.md"
+    write_whole(path, _rendered(folder, model, recipe, metrics, said, _evaluation(folder), place))
+    return path
+
+
+def _evaluation(folder: Path) -> dict[str, Any]:
+    path = folder / EVALUATION_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _rendered(
+    folder: Path,
+    model: PreTrainedModel,
+    recipe: dict[str, Any],
+    metrics: dict[str, Any],
+    said: dict[str, Any],
+    evaluation: dict[str, Any],
+    place: str | None = None,
+) -> str:
+    """Fill in the template."""
+    task, kind = card_task(recipe.get("task"), model.config), model.config.model_type
+    where, what = _place(recipe, place)
+    of_recipe = {prefix: evaluation[name] for prefix, name in SETS.items() if name in evaluation}
+    measured = dict(metrics)
+    for prefix, figures in of_recipe.items():
+        measured |= {f"{prefix}_{key}": v for key, v in figures.items() if isinstance(v, (int, float, str))}
+    licence = recipe.get("model_licence")
+    card = ModelCard.from_template(
+        metadata(task.pipeline_tag, said["name"], recipe, measured, said["languages"], said["base_model"]),
+        template_path=str(template_path()),
+        title=escape(said["name"]),
+        summary=f"{what_it_is(model.config)}, {'fine-tuned' if said['base'] else 'trained from scratch'}; the recipe "
+        f"started from {escape(said['recipe_name'])} of Transformer Theatre.",
+        start=f"the weights of {escape(said['base'])}" if said["base"] else "random weights",
+        architecture=architecture(model.config),
+        parameters=model.num_parameters(),
+        vocabulary=model.config.vocab_size,
+        tokenizer_kind=_TOKENIZERS.get(recipe.get("tokenizer", "bpe"), "pieces of a tokenizer from elsewhere"),
+        seed=recipe.get("seed", 42),
+        licence=escape(licence) if licence else None,
+        versions={"transformers": escape(metrics.get("train_transformers_version", transformers.__version__))},
+        usage=fenced(task.usage(where, what, said["example"]), "python"),
+        usage_with_package=fenced(task.usage_with_package(where, said["example"]), "python"),
+        command=fenced(task.command.format(place=shlex.quote(where)), "bash") if task.command else None,
+        picture="figures/attention.png" if (folder / "figures" / "attention.png").is_file() else None,
+        purpose=escape(recipe["intended_use"]) if recipe.get("intended_use") else task.purpose,
+        limits=task.limits,
+        data=said["data"],
+        data_url=recipe.get("data_url"),
+        counts=left_out(metrics, task.rows),
+        procedure=procedure(metrics),
+        recipe=fenced(recipe_text(recipe), "yaml"),
+        results=_tables(measured, recipe, evaluation),
+        intervals=escape(measured["interval_signature"]) if "interval_signature" in measured else None,
+        comparisons=_comparisons(evaluation, of_recipe),
+        pictures=_pictures(folder, evaluation),
+        worst=worst_rows(_record(evaluation).get("worst", [])),
+        languages=[{"name": escape(k), "value": f"{v:.2f}"} for k, v in (said["by_language"] or {}).items()],
+        contract=escape(said["contract"]) if said["contract"] else None,
+        departures=departures(model),
+        citation=CITATION[kind],
+    )
+    return str(card)
+
+
+def _beginning(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Say which model's weights training began with, if it was no random ones, and whether that is one of the Hub."""
+    base = recipe.get("model_name_or_path")
+    if not base:
+        return {"base": None, "base_model": None}
+    return {"base": name_of_text(base), "base_model": base if "/" in base and not is_local(base) else None}
+
+
+def _place(recipe: dict[str, Any], place: str | None) -> tuple[str, str]:
+    """Say where the code that loads the model finds it, and what that is."""
+    if place or recipe.get("hub_model_id"):
+        return str(place or recipe["hub_model_id"]), "its repository on the Hub"
+    return ".", 'this folder; or "user/repository", once it is on the Hub'
+
+
+def _tables(measured: dict[str, Any], recipe: dict[str, Any], evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Make a table of each text that something was measured on."""
+    tables = []
+    for prefix, name in SETS.items():
+        if rows := result_rows(figures_of(measured, prefix)):
+            tables.append({"title": f"On the {name} set ({escape(measured_on(prefix, recipe))})", "rows": rows})
+    if "files" in evaluation and (rows := result_rows(evaluation)):
+        tables.append(
+            {"title": f"On {escape(' and '.join(evaluation['files']))}, by `theatre evaluate`", "rows": rows}
+        )
+    return tables
+
+
+def _record(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Take what was found on one text: the test set of a recipe, or the files that were named."""
+    return evaluation.get("test") or evaluation.get("validation") or evaluation
+
+
+def _comparisons(evaluation: dict[str, Any], of_recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    records = {SETS[prefix]: record for prefix, record in of_recipe.items()} or {"": evaluation}
+    return [
+        {
+            "title": f"{f'{name} set, ' if name else ''}against {escape(record['comparison']['baseline'])}",
+            "rows": comparison_rows(record["comparison"]),
+        }
+        for name, record in records.items()
+        if "comparison" in record
     ]
-    return ModelCardData(
-        language=languages or None,
-        library_name="transformers",
-        pipeline_tag=does,
-        tags=["transformer-theatre", "from-scratch"],
-        model_name=name if results else None,
-        eval_results=results or None,
-    )
 
 
-def _dataset(recipe: dict[str, Any]) -> str:
-    """Name what the figures were measured on."""
-    files = (
-        recipe.get(key) for key in ("dataset", "test_source", "validation_source", "validation_text", "train_text")
-    )
-    return next((Path(str(name)).name for name in files if name), "unnamed")
-
-
-def _summary(kind: str, name: str) -> str:
-    what = {
-        "theatre_transformer": 'The original Transformer ("Attention Is All You Need", 2017)',
-        "theatre_gpt": 'A GPT ("Improving Language Understanding by Generative Pre-Training", 2018)',
-        "theatre_lstm": "An LSTM, of the kind that the Transformer replaced",
-    }[kind]
-    return f"{what}, trained from scratch; the recipe started from {escape(name)} of Transformer Theatre."
-
-
-def _architecture(model: PreTrainedModel) -> str:
-    config = model.config
-    if config.model_type == "theatre_lstm":
-        return _lstm_architecture(config)
-    norm = "pre-norm" if config.norm_first else "post-norm"
-    if config.is_encoder_decoder:
-        return (
-            f"encoder-decoder, {config.encoder_layers} + {config.decoder_layers} layers, width {config.d_model}, "
-            f"{config.encoder_attention_heads} heads, feed-forward {config.encoder_ffn_dim}, {norm}, "
-            f"{config.position_embeddings} positions"
-        )
-    return (
-        f"decoder only, {config.num_hidden_layers} layers, width {config.d_model}, {config.num_attention_heads} heads, "
-        f"feed-forward {config.ffn_dim}, {norm}, {config.max_position_embeddings} learned positions"
-    )
-
-
-def _lstm_architecture(config: PreTrainedConfig) -> str:
-    size = f"{config.num_hidden_layers} LSTM layers of width {config.hidden_size}"
-    if not config.is_encoder_decoder:
-        return f"decoder only, {size}"
-    direction = "bidirectional" if config.bidirectional else "backwards" if config.reverse_source else "forwards"
-    attention = "without attention" if config.attention == "none" else "with Luong's attention"
-    feeding = " and input feeding" if config.input_feeding else ""
-    return f"encoder-decoder, {size} each, the encoder {direction}, {attention}{feeding}"
-
-
-def _limits(does: str) -> str:
-    return (
-        f"{_LIMITS[does]} It repeats whatever bias its training text has. Measure it on your own text before you rely "
-        "on it."
-    )
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
-
-
-def _procedure(metrics: dict[str, Any], device: torch.device) -> str:
-    parts = [
-        f"PyTorch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}."
+def _pictures(folder: Path, evaluation: dict[str, Any]) -> list[dict[str, str]]:
+    wanted = _record(evaluation).get("pictures", [])
+    return [
+        {"path": name, "title": title}
+        for part, title in _PICTURES.items()
+        for name in wanted
+        if name.endswith(f"{part}.png") and (folder / name).is_file()
     ]
-    parts.append(f"Device: {_device_name(device)}.")
-    if "train_rows" in metrics:
-        left_out = metrics.get("train_rows_too_long")
-        parts.append(
-            f"{metrics['train_rows']:,} rows to train on{f'; {left_out:,} more were too long' if left_out else ''}."
-        )
-    if "train_steps" in metrics:
-        time = f" in {metrics['train_seconds']:,.0f} seconds" if "train_seconds" in metrics else ""
-        parts.append(
-            f"{metrics['train_steps']:,} optimizer steps{time}, "
-            f"{metrics['train_tokens_per_second']:,.0f} real tokens per second, "
-            f"{100 * metrics['train_padding_share']:.1f} % padding."
-        )
-    parts += [words.format(metrics[key] / unit) for key, (unit, words) in _TAKEN.items() if key in metrics]
-    if "averaged" in metrics:
-        parts.append(f"The weights are an average: {escape(metrics['averaged'])}.")
-    return " ".join(parts)
-
-
-def _departures(model: PreTrainedModel) -> str:
-    """Take the list from where it is kept: the docstring of the model's file."""
-    text = sys.modules[type(model).__module__].__doc__ or ""
-    start = text.find("Departures from")
-    return text[start:].partition("\n\nLocal tensors")[0].partition(":\n")[2].strip() or text[start:].strip()

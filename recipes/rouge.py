@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from .bootstrap import interval
-from .text_metric import TextMetric, as_lists
+from .sentence_statistics import Statistics, mean_statistics
+from .text_metric import References, TextMetric, as_lists
 
 
 # Letters and digits of any script; the `rouge_score` package takes those of ASCII only, and parts words at all others.
@@ -21,16 +21,21 @@ class Rouge(TextMetric):
     """
 
     def _compute(self, predictions, references):
-        texts = [
-            (words(text), [*map(words, known)]) for text, known in zip(predictions, as_lists(references), strict=True)
-        ]
         figures = {}
-        for name, score in _SCORES.items():
-            best = [[max(score(written, reference) for reference in known)] for written, known in texts]
-            figures[name] = 100 * sum(map(sum, best)) / len(best)
-            bounds = interval(best, lambda total: 100 * total[0] / len(texts))
-            figures[f"{name}_low"], figures[f"{name}_high"] = bounds
+        for name, statistics in rouge_statistics(predictions, references).items():
+            figures |= statistics.scores(name)
         return figures
+
+
+def rouge_statistics(predictions: Sequence[str], references: References) -> dict[str, Statistics]:
+    """Return the statistics of `rouge1`, `rouge2` and `rougeL`: of each text the score of its best reference."""
+    texts = [
+        (words(text), [*map(words, known)]) for text, known in zip(predictions, as_lists(references), strict=True)
+    ]
+    return {
+        name: mean_statistics([max(score(written, reference) for reference in known) for written, known in texts], 100)
+        for name, score in _SCORES.items()
+    }
 
 
 def words(text: str) -> list[str]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from .bootstrap import interval
-from .text_metric import TextMetric, as_lists
+from .sentence_statistics import Statistics, statistics_of
+from .text_metric import References, TextMetric, as_lists
 
 
 class SymbolErrorRate(TextMetric):
@@ -15,18 +15,17 @@ class SymbolErrorRate(TextMetric):
     """
 
     def _compute(self, predictions, references):
-        counts = []  # edits and symbols of each text
-        for prediction, known in zip(predictions, as_lists(references), strict=True):
-            right = [reference.split() for reference in known]
-            edits, symbols = min((edit_distance(prediction.split(), row), -len(row)) for row in right)
-            counts.append([edits, -symbols])
-        edits, symbols = (sum(column) for column in zip(*counts, strict=True))
-        low, high = interval(counts, lambda total: total[0] / max(1, total[1]))
-        return {
-            "symbol_error_rate": edits / symbols,
-            "symbol_error_rate_low": low,
-            "symbol_error_rate_high": high,
-        }
+        return symbol_error_statistics(predictions, references).scores("symbol_error_rate")
+
+
+def symbol_error_statistics(predictions: Sequence[str], references: References) -> Statistics:
+    """Return edits and symbols of each text, against its nearest reference."""
+    counts = []
+    for prediction, known in zip(predictions, as_lists(references), strict=True):
+        right = [reference.split() for reference in known]
+        edits, symbols = min((edit_distance(prediction.split(), row), -len(row)) for row in right)
+        counts.append([edits, -symbols])
+    return statistics_of(counts, lambda total: total[0] / max(1, total[1]), lower_is_better=True)
 
 
 def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:

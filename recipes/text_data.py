@@ -6,6 +6,7 @@ Both come from files (also gzipped), from a folder that `datasets` saved, or fro
 """
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from .row_parsing import BadLineError, parse_fields, parse_json, parse_parallel,
 
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+# In the description of a data set that was read, which goes with it when rows are selected.
+_LEFT_OUT = "rows left out"
 
 
 def read_pairs(
@@ -245,7 +248,14 @@ def _collect(
     bad.close(len(kept))
     if not kept:
         raise ValueError(f"{place} is empty: it holds no {bad.unit}.")
-    return Dataset.from_dict({**dict(zip(columns, zip(*kept, strict=True), strict=True)), "origin": origins})
+    found = Dataset.from_dict({**dict(zip(columns, zip(*kept, strict=True), strict=True)), "origin": origins})
+    found.info.description = json.dumps({_LEFT_OUT: len(bad.reports)})
+    return found
+
+
+def left_out(rows: Dataset) -> int:
+    """Count the rows that could not be used when a text was read."""
+    return json.loads(rows.info.description or "{}").get(_LEFT_OUT, 0)
 
 
 def _each(cells: tuple[Any, ...]) -> list[tuple[str, ...]]:

@@ -11,11 +11,13 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 from .anchor import verdict
 from .arguments import Recipe, parse_recipe
 from .bad_lines import StreamedBadLines
+from .card_metadata import name_of_text
+from .card_text import escape
 from .data_arguments import TextDataArguments
 from .evaluation import longest_row
 from .likelihood import bytes_of
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
-from .model_card import escape, write_model_card
+from .model_card import write_model_card
 from .run_arguments import RunArguments
 from .run_folder import write_metrics
 from .streamed_text import batches_of_text, become_stream, sample_texts, stream_documents
@@ -212,7 +214,7 @@ def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArgum
         recipe_name=recipe.name,
         recipe={"task": recipe.task, **given},
         metrics=done.metrics,
-        data=f"Text from {escape(data.dataset or Path(data.train_text or '').name)}.{licence}",
+        data=f"Text from {escape(name_of_text(data.dataset, data.train_text))}.{licence}",
         languages=[data.language] if data.language else [],
         example=example,
         contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None,

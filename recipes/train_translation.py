@@ -14,16 +14,18 @@ from transformer_theatre.modeling.text_to_text import EXTRA_LENGTH
 from .anchor import verdict
 from .arguments import Recipe, parse_recipe
 from .attention_picture import draw_attention, readable_tokens
+from .card_metadata import name_of_text
+from .card_text import escape
 from .data_arguments import PairDataArguments
 from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
-from .model_card import escape, write_model_card
+from .model_card import write_model_card
 from .references import group_references, references_of
 from .run_arguments import RunArguments
 from .run_folder import write_metrics
 from .streamed_text import batches_of_pairs, sample_texts, stream_pairs
 from .symbol_tokenizer import train_symbol_tokenizer
-from .text_data import load_pairs, read_pairs
+from .text_data import left_out, load_pairs, read_pairs
 from .text_streams import TextStream
 from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
 from .training import (
@@ -105,6 +107,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     )
     if pairs is not None:
         metrics["train_rows_too_long"] = len(pairs) - len(encoded["train"])
+        metrics["train_rows_bad"] = left_out(pairs)
     test = as_test_set(encoded.get("test"), data)
     done = Translation(folder, trained_model(trainer), tokenizer, given, data, metrics, test, [])
     if trainer.is_world_process_zero():
@@ -270,7 +273,7 @@ def draw(done: Translation):
 
 def describe_data(data: PairDataArguments) -> str:
     """One paragraph for the card."""
-    name = data.dataset or Path(data.train_source or "").name
+    name = name_of_text(data.dataset, data.train_source)
     pair = (
         f", {data.source_language} to {data.target_language}" if data.source_language and data.target_language else ""
     )

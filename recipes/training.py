@@ -19,6 +19,7 @@ from .best_metric import check_best_metric
 from .bpe_dropout import BpeDropout
 from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
+from .environment import described
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .models import load
 from .run_arguments import RunArguments
@@ -328,6 +329,7 @@ def train_and_measure(
             "train_loss": trainer.finite.mean(result.training_loss),
             **({} if isinstance(train, StreamBatches) else {"train_rows": len(train)}),
             **trainer.counters.figures(),
+            **described(args.device, args.world_size),
         }
         if args.skip_nonfinite:
             metrics["train_skipped_updates"] = trainer.skipped_updates()

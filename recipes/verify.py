@@ -12,7 +12,7 @@ import transformers
 import yaml
 
 from .anchor import verdict
-from .arguments import Recipe, options_of, parse_recipe
+from .arguments import Recipe, options_of, parse_recipe, without_place
 from .run_folder import recipe_of, write_json
 from .train import for_text_of, load_recipe, script, train
 from .training import last_checkpoint
@@ -44,6 +44,10 @@ _BESIDE = {
     "use_cpu",
     "dataloader_num_workers",
     "dataloader_pin_memory",
+    "data_url",
+    "model_licence",
+    "hub_task",
+    "intended_use",
 }
 # What `verify` decides itself.
 _OWN = {"seed": "--seeds 1", "resume_from_checkpoint": "nothing", "overwrite": "nothing"}
@@ -164,7 +168,10 @@ def departures(folder: Path, given: dict[str, Any], strict: bool) -> dict[str, A
         given: the recipe as it would be run now.
         strict: the seed counts too.
     """
-    there = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    there = {
+        key: without_place(value)
+        for key, value in yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).items()
+    }
     beside = _BESIDE if strict else _BESIDE | {"seed"}
     keys = [key for key in dict.fromkeys([*there, *given]) if key not in beside]
     return {key: [there.get(key), given.get(key)] for key in keys if there.get(key) != given.get(key)}

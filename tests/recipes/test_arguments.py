@@ -8,6 +8,7 @@ from transformer_theatre.recipes.arguments import (
     parse_recipe,
     read_recipe,
     shipped_recipes,
+    without_place,
 )
 from transformer_theatre.recipes.data_arguments import PairDataArguments
 from transformer_theatre.recipes.model_arguments import model_arguments, model_config, presets_for
@@ -50,6 +51,29 @@ def test_the_command_line_wins_over_the_file(recipe_file):
     )
     assert (model.dropout, args.seed, args.learning_rate) == (0.2, 7, 0.5)
     assert (given["dropout"], given["seed"], given["d_model"]) == (0.2, 7, 16)
+
+
+def test_a_recipe_as_it_was_run_does_not_say_where(recipe_file):
+    places = [
+        "--train_source",
+        "/home/me/train.de",
+        "--validation_source",
+        "C:\\me\\val.de",
+        "--tokenizer",
+        "~/tokenizer",
+    ]
+    _, given = _parse(recipe_file(), *places, "--test_source", "../me/test.de", "--train_target", "raw/train.en")
+    names = ("train_source", "validation_source", "tokenizer", "test_source", "train_target")
+    assert [given[name] for name in names] == ["train.de", "val.de", "tokenizer", "test.de", "raw/train.en"]
+    assert without_place({"a": ["/x/y", 1, True, None, "wmt/wmt14"]}) == {"a": ["y", 1, True, None, "wmt/wmt14"]}
+
+
+def test_a_recipe_in_somebodys_home_is_not_named_after_them(recipe_file, monkeypatch):
+    path = recipe_file()
+    assert read_recipe(path, list(SCRIPTS)).name == "toy/tiny"
+    monkeypatch.setenv("HOME", str(path.parent))
+    monkeypatch.setenv("USERPROFILE", str(path.parent))
+    assert read_recipe(path, list(SCRIPTS)).name == "tiny"
 
 
 def test_false_and_empty_mean_what_they_say(recipe_file):

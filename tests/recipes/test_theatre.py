@@ -8,8 +8,10 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from transformer_theatre.recipes.checkpoints import write_manifest
 from transformer_theatre.recipes.run_arguments import RunArguments
@@ -101,6 +103,18 @@ def test_a_run_leaves_a_whole_model_folder(trained):
     text_bytes = 43 * 60 // 10  # the last tenth of 60 lines
     bits = metrics["eval_nll"] * metrics["eval_tokens"] / math.log(2)
     assert metrics["eval_bits_per_byte"] == pytest.approx(bits / text_bytes, rel=0.01)
+
+
+def test_a_model_folder_does_not_say_where_it_was_made(trained):
+    names = (f"{trained}/", f"{Path.home()}/", *(name for name in [socket.gethostname()] if len(name) > 5))
+    unsaid = [name.encode() for name in names]  # a short name is in any picture
+    # What only a run that goes on needs, and nobody publishes.
+    files = [path for name in ("mt", "gpt") for path in (trained / name).rglob("*") if path.is_file()]
+    files = [path for path in files if "checkpoint-" not in str(path) and path.name != "training_args.bin"]
+    assert {"recipe.yaml", "card.json", "metrics.json", "README.md"} <= {path.name for path in files}
+    assert [(path, word) for path in files for word in unsaid if word in path.read_bytes()] == []
+    recipe = yaml.safe_load((trained / "gpt" / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe["train_text"] == "play.txt"
 
 
 def test_lines_in_are_lines_out(trained, stdin, capsys):
