@@ -12,6 +12,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import RepoFile
 from transformers.utils import logging
 
+from .first_line import first_line
 from .golden import GOLDEN, Answer, ask_stranger
 from .hub_errors import WAITS, explain, is_transient, patiently, status_of, wait_before
 from .publication import Published, outdated
@@ -213,22 +214,30 @@ class Repository:
         """Download a commit, and compare checksums; what arrives damaged is asked for again."""
         damaged: list[str] = []
         for _ in range(3):
-            folder = Path(
-                patiently(
-                    lambda: snapshot_download(
-                        self.name, revision=commit, cache_dir=cache, allow_patterns=list(files), token=self.token
-                    ),
-                    f"loading {self.name}",
-                )
-            )
-            damaged = [name for name in files if _sha256(folder / name) != files[name].sha256]
+            try:
+                folder = Path(patiently(lambda: self._snapshot(commit, files, cache), f"loading {self.name}"))
+                damaged = [name for name in files if _sha256(folder / name) != files[name].sha256]
+            except OSError as error:
+                if explain(error, self.name) is not None:
+                    raise
+                damaged = [f"a file ({first_line(error)})"]  # of another size than the Hub says
             if not damaged:
                 return folder
             logger.warning(f"{', '.join(damaged)} of {self.name} came back damaged, and is asked for again.")
-            shutil.rmtree(cache)
+            shutil.rmtree(cache, ignore_errors=True)
         raise RuntimeError(
             f"{self.url} holds what was published, by its own checksums (commit {commit}), but {', '.join(damaged)} comes back "
             "damaged: something on the way is broken. Run the same command again."
+        )
+
+    def _snapshot(self, commit: str, files: Mapping[str, Published], cache: Path) -> str:
+        return snapshot_download(
+            self.name,
+            revision=commit,
+            cache_dir=cache,
+            allow_patterns=list(files),
+            token=self.token,
+            endpoint=self.api.endpoint,
         )
 
 

@@ -3,9 +3,10 @@
 import argparse
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import filelock
 from huggingface_hub import get_token
@@ -31,6 +32,7 @@ class Wish:
     token: str | None = None
     allowed: list[str] = field(default_factory=list)
     message: str = "Publish the model"
+    card: str | None = None  # README.md, where the folder has none
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -111,11 +113,13 @@ def staged(wish: Wish) -> Iterator[tuple[Path, Answer]]:
     golden = wish.folder / GOLDEN
     with tempfile.TemporaryDirectory(prefix="theatre-") as temporary:
         folder = Path(temporary)
-        if not (wish.folder / "README.md").is_file():
+        if not (wish.folder / "README.md").is_file() and wish.card is None:
             raise ValueError(
                 f"{wish.folder} has no README.md, the model card: `theatre train` and `theatre convert` write it."
             )
         stage(wish.folder, folder, repository=wish.name)
+        if not (folder / "README.md").is_file():
+            (folder / "README.md").write_text(wish.card or "", encoding="utf-8")
         names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
         owner, _, title = wish.name.partition("/")
         private = PrivateNames([wish.folder, folder], [wish.token], [owner, title, *wish.allowed])
@@ -178,8 +182,8 @@ def _listing(files: dict[str, Published], status: dict[str, str] | None = None) 
     return "\n".join([f"{'bytes':>14}  file", *lines, f"{total:>14,}  in {len(files)} files"])
 
 
-def publish(wish: Wish) -> Commit:
-    """Check, upload, prove, and print where it is.
+def publish(wish: Wish, say: Callable[[str], Any] = print) -> Commit:
+    """Check, upload, prove, and say where it is.
 
     Raises:
         ValueError: the folder, the name or the token is wrong; nothing has been changed.
@@ -189,18 +193,17 @@ def publish(wish: Wish) -> Commit:
     check_token(repository)
     with staged(wish) as (folder, answer):
         files = contents(folder)
-        print(f"Without this package, it loads and answers as it should. {answer}")
-        print(_listing(files))
+        say(f"Without this package, it loads and answers as it should. {answer}\n{_listing(files)}")
         with explained(wish):
             repository.create(private=wish.private, branch=not wish.create_pr)
             commit = repository.publish(files, wish.message, create_pr=wish.create_pr)
             proof = repository.prove(commit.id, files)
-        print(f"The Hub holds it, by checksums of all {len(files)} files. Loaded from there: {proof}")
+        say(f"The Hub holds it, by checksums of all {len(files)} files. Loaded from there: {proof}")
         if not (wish.folder / GOLDEN).exists():
             with contextlib.suppress(OSError):  # a folder that may only be read
                 link(folder / GOLDEN, wish.folder / GOLDEN)
-    print(f"\n{commit.pull_request or commit.url}\ncommit {commit.id}")
-    print(f'For ever the same: from_pretrained("{wish.name}", revision="{commit.id}", trust_remote_code=True)')
+    say(f"\n{commit.pull_request or commit.url}\ncommit {commit.id}")
+    say(f'For ever the same: from_pretrained("{wish.name}", revision="{commit.id}", trust_remote_code=True)')
     return commit
 
 

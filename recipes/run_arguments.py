@@ -303,5 +303,9 @@ COMMON_TRAINING_ARGUMENTS = [
     "load_best_model_at_end",
     "early_stopping_patience",
     "generation_num_beams",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_strategy",
+    "hub_private_repo",
     "use_cpu",
 ]
