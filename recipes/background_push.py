@@ -81,7 +81,8 @@ class BackgroundPushes:
         try:
             for target in [staged, *([staged / also_as] if also_as else [])]:
                 target.mkdir(exist_ok=True)
-                stage(checkpoint, target)
+                stage(checkpoint, target, lasting=True)
+                (target / "README.md").unlink(missing_ok=True)  # or what it is a link to would be written
                 (target / "README.md").write_text(card, encoding="utf-8")
             self._jobs[what] = self._thread.submit(self._push, staged, what, also_as)
         except BaseException:
@@ -93,7 +94,7 @@ class BackgroundPushes:
             # Whoever cannot load it here could not load it from there.
             run_stranger({"place": str(staged.resolve()), "write": str((staged / GOLDEN).resolve())})
             if also_as:
-                link(staged / GOLDEN, staged / also_as / GOLDEN)
+                link(staged / GOLDEN, staged / also_as / GOLDEN, lasting=True)
             files = contents(staged)
             name, token = self.repository.name, self.repository.token
             refuse_private(staged, list(files), PrivateNames([self.folder], [token], name.split("/")))

@@ -131,16 +131,17 @@ def _check_there(folder: Path, names: Iterable[str], who: str):
             raise ValueError(f"{folder} is not whole: {who} needs {name}, which is not there.")
 
 
-def stage(folder: Path, target: Path, *, repository: str | None = None):
+def stage(folder: Path, target: Path, *, repository: str | None = None, lasting: bool = False):
     """Lay out what is published of a model folder in a folder of its own, without its golden file.
 
-    Weights and pictures are links to the same files, or copies where the disk has no links. recipe.yaml loses what says where
+    What is published as it is is not copied where the disk has links. recipe.yaml loses what says where
     it ran, the card gets the name of the repository, and requirements.txt is written.
 
     Args:
         folder: of the model; it stays as it is.
         target: new or empty.
         repository: "user/repository", for the card.
+        lasting: the model folder may go before the other one does.
 
     Raises:
         ValueError: the folder is not whole.
@@ -154,16 +155,25 @@ def stage(folder: Path, target: Path, *, repository: str | None = None):
             card = (folder / name).read_text(encoding="utf-8")
             path.write_text(_UNPLACED.sub(rf'\1"{repository}"', card), encoding="utf-8")
         else:
-            link(folder / name, path)
+            link(folder / name, path, lasting=lasting)
     (target / "requirements.txt").write_text(requirements(folder), encoding="utf-8")
 
 
-def link(source: Path, target: Path):
-    """Give a file a second name, under which it stays when the first goes; a copy, where the disk has no links."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+def link(source: Path, target: Path, *, lasting: bool = False):
+    """Give a file a second name; a symbolic link, or a copy, where the disk gives none.
+
+    Args:
+        source: the file.
+        target: its second name.
+        lasting: the file is to stay under it when the first name goes.
+    """
+    for make in (os.link, *(() if lasting else (os.symlink,))):
+        try:
+            make(source.resolve(), target)
+            return
+        except OSError:
+            continue
+    shutil.copyfile(source, target)
 
 
 def _recipe(path: Path) -> str:

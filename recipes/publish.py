@@ -201,7 +201,7 @@ def publish(wish: Wish, say: Callable[[str], Any] = print) -> Commit:
         say(f"The Hub holds it, by checksums of all {len(files)} files. Loaded from there: {proof}")
         if not (wish.folder / GOLDEN).exists():
             with contextlib.suppress(OSError):  # a folder that may only be read
-                link(folder / GOLDEN, wish.folder / GOLDEN)
+                link(folder / GOLDEN, wish.folder / GOLDEN, lasting=True)
     say(f"\n{commit.pull_request or commit.url}\ncommit {commit.id}")
     say(f'For ever the same: from_pretrained("{wish.name}", revision="{commit.id}", trust_remote_code=True)')
     return commit

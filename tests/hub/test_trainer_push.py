@@ -10,29 +10,11 @@ from huggingface_hub import snapshot_download
 from model_folders import make
 from transformers import DataCollatorForSeq2Seq
 
-from transformer_theatre.recipes import background_push, publish
-from transformer_theatre.recipes.golden import GOLDEN, Answer, write_golden
+from transformer_theatre.recipes import background_push
+from transformer_theatre.recipes.golden import GOLDEN
 from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.stranger import compare, load
 from transformer_theatre.recipes.trainer import TheatreTrainer
-
-
-@pytest.fixture
-def strangers(monkeypatch):
-    """Let this process answer in place of strangers, which take seconds to start; tests marked slow ask them."""
-    asked = []
-
-    def answer(job):
-        asked.append(job["place"])
-        write_golden(Path(job["place"]), Path(job["write"]))
-
-    def ask(place, golden, **options):
-        return Answer(0.0, 1e-4, [], "", "", "")
-
-    monkeypatch.setattr(background_push, "run_stranger", answer)
-    monkeypatch.setattr(publish, "ask_stranger", ask)
-    monkeypatch.setattr("transformer_theatre.recipes.hub_upload.ask_stranger", ask)
-    return asked
 
 
 @pytest.fixture
