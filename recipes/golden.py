@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import stranger
 from .first_line import first_line
-from .stranger import GOLDEN, auto_class_of
+from .stranger import GOLDEN, auto_class_of, load, read_golden, save_golden
+
+
+# It runs where this package is not, from its text.
+_SCRIPT = Path(__file__).with_name("stranger.py")
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,11 @@ def write_golden(folder: Path, path: Path):
     kind = auto_class(folder)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     try:
-        model, tokenizer = stranger.load(str(folder), kind, has_tokenizer)
+        model, tokenizer = load(str(folder), kind, has_tokenizer)
     except Exception as error:  # safetensors, OSError, RuntimeError: all mean that it cannot be read
         raise ValueError(f"The model in {folder} cannot be loaded: {first_line(error)}") from None
-    stranger.write_golden(path, model, tokenizer, kind)
-    if not bool(stranger.read_golden(path)[0]["logits"].isfinite().all()):
+    save_golden(path, model, tokenizer, kind)
+    if not bool(read_golden(path)[0]["logits"].isfinite().all()):
         path.unlink()
         raise ValueError(f"The model in {folder} makes no numbers of its golden input: its weights are no model's.")
 
@@ -115,7 +118,7 @@ def run_stranger(
     """
     offline = {"HF_HUB_OFFLINE": "1"} if Path(job["place"]).is_dir() else {}
     encoding = {"PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"}
-    source = Path(stranger.__file__).read_text(encoding="utf-8")
+    source = _SCRIPT.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="theatre-") as empty:
         modules = {"HF_MODULES_CACHE": str(Path(empty) / "modules")}
         done = subprocess.run(

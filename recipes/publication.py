@@ -53,7 +53,9 @@ _NOT_PUBLISHED = ("data_dir", "output_dir", "overwrite", "resume_from_checkpoint
 # What loads our models: pyproject.toml has the same.
 RANGES = {"torch": "torch>=2.6", "transformers": "transformers>=5.4,<6"}
 _SIBLING = re.compile(r"^from \.(\w+) import ", re.MULTILINE)
+# What a card says of a model that is in a folder: `name = "."  # this folder`, and `theatre translate . < source.txt`.
 _UNPLACED = re.compile(r'^(\w+ = )"\."(?:  #.*)?$', re.MULTILINE)
+_UNPLACED_COMMAND = re.compile(r"^(theatre \w+) \.(?= |$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,8 @@ def stage(folder: Path, target: Path, *, repository: str | None = None, lasting:
         if name == "recipe.yaml":
             path.write_text(_recipe(folder / name), encoding="utf-8")
         elif name == "README.md" and repository is not None:
-            card = (folder / name).read_text(encoding="utf-8")
-            path.write_text(_UNPLACED.sub(rf'\1"{repository}"', card), encoding="utf-8")
+            card = _UNPLACED.sub(rf'\1"{repository}"', (folder / name).read_text(encoding="utf-8"))
+            path.write_text(_UNPLACED_COMMAND.sub(rf"\1 {repository}", card), encoding="utf-8")
         else:
             link(folder / name, path, lasting=lasting)
     (target / "requirements.txt").write_text(requirements(folder), encoding="utf-8")

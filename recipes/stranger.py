@@ -95,7 +95,7 @@ def versions() -> dict[str, str]:
     return {"transformers": transformers.__version__, "torch": torch.__version__, "python": python}
 
 
-def write_golden(path: Path, model: Any, tokenizer: Any, auto_class: str):
+def save_golden(path: Path, model: Any, tokenizer: Any, auto_class: str):
     """Write the golden input of a model, and its answer: one file of tensors, whose header holds the words."""
     text, inputs = golden_input(model, tokenizer)
     tensors, words = answer(model, tokenizer, text, inputs)
@@ -158,7 +158,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         config = json.loads((Path(place) / "config.json").read_text(encoding="utf-8"))
         auto_class = auto_class_of(config) or "AutoModel"
         model, tokenizer = load(place, auto_class, (Path(place) / "tokenizer_config.json").is_file())
-        write_golden(Path(job["write"]), model, tokenizer, auto_class)
+        save_golden(Path(job["write"]), model, tokenizer, auto_class)
         return versions()
     about = read_golden(Path(job["golden"]))[1]
     model, tokenizer = load(place, about["auto_class"], about["text"] is not None, **options)

@@ -42,6 +42,34 @@ language: de
 ```python
 name = "."  # this folder; or "user/repository", once it is on the Hub
 ```
+
+```bash
+theatre translate . < source.txt
+```
+"""
+
+RECIPE = """
+task: translation
+train_source: text.de
+train_target: text.en
+validation_source: text.de
+validation_target: text.en
+vocab_size: 290
+preset: transformer-tiny
+d_model: 16
+encoder_layers: 1
+decoder_layers: 1
+encoder_ffn_dim: 32
+decoder_ffn_dim: 32
+max_steps: 4
+save_steps: 2
+save_strategy: steps
+eval_strategy: "no"
+use_cpu: true
+push_to_hub: true
+hub_model_id: model
+hub_strategy: all_checkpoints
+hub_always_push: true
 """
 
 
@@ -94,3 +122,11 @@ def process(hub, home, *words, token="hf_user_write", **variables):
 def theatre(hub, home, *words, **variables):
     """Run the command in such a process."""
     return process(hub, home, "-m", "transformer_theatre.recipes.theatre", *words, **variables)
+
+
+def write_recipe(folder):
+    """Write a recipe that pushes all its checkpoints, and its text, into a folder."""
+    write(folder, "text.de", "\n".join(TEXT) + "\n")
+    write(folder, "text.en", "\n".join(line.upper() for line in TEXT) + "\n")
+    write(folder, "toy/tiny.yaml", RECIPE)
+    return folder / "toy" / "tiny.yaml"

@@ -74,7 +74,9 @@ def test_a_shard_that_is_missing_or_elsewhere_is_named(tmp_path):
 def test_a_staged_folder_says_where_it_will_be_and_not_where_it_was(folder, tmp_path):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     stage(folder, tmp_path / "staged", repository="user/model")
-    assert 'name = "user/model"\n' in (tmp_path / "staged" / "README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "staged" / "README.md").read_text(encoding="utf-8")
+    assert 'name = "user/model"\n' in card
+    assert "theatre translate user/model < source.txt\n" in card
     recipe = (tmp_path / "staged" / "recipe.yaml").read_text(encoding="utf-8")
     assert recipe.startswith("# Written by `theatre train` from the recipe x/y\n")
     assert yaml.safe_load(recipe) == {"task": "translation"}

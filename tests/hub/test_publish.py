@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from held import commits_of, held
 from huggingface_hub import constants
-from model_folders import make, write
+from model_folders import make, write, write_recipe
 
 from transformer_theatre.recipes import publish
 from transformer_theatre.recipes.golden import GOLDEN, Answer
@@ -258,3 +258,38 @@ def test_a_folder_that_a_run_writes_into_is_not_published(command, tmp_path):
     with filelock.FileLock(tmp_path / "model" / ".lock"):
         code, said = command("publish", tmp_path / "model", "user/model")
     assert (code, "A run is writing into" in said) == (2, True)
+
+
+def test_a_recipe_pushes_whole_models_on_its_way_and_the_measured_one_in_the_end(command, hub, tmp_path, strangers):
+    run = tmp_path / "run"
+    code, said = command("train", write_recipe(tmp_path), "--data_dir", tmp_path, "--output_dir", run)
+    assert code == 0, said
+    steps = [f"Training in progress, step {step}" for step in (4, 2)]
+    assert commits_of(hub) == ["Publish the model", *steps, "initial commit"]
+    assert len(strangers) == 2
+    files = held(hub)
+    assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
+    assert {"metrics.json", "recipe.yaml", "README.md", "checkpoint-2/model.safetensors", GOLDEN} <= set(files)
+    assert b"in progress" not in files["README.md"]
+    assert f"{hub.url}/user/model" in said
+
+
+def test_a_run_whose_publication_fails_says_how_to_make_up_for_it(command, hub, tmp_path):
+    run = tmp_path / "run"
+    hub.inject(action="status", status=503, path="/commit/", times=99)
+    code, said = command(
+        "train", write_recipe(tmp_path), "--data_dir", tmp_path, "--output_dir", run, "--hub_strategy", "end"
+    )
+    assert code == 1
+    assert f"The model is whole in {run}: `theatre publish {run} user/model` publishes it." in said
+    assert (run / "metrics.json").is_file()
+    hub.hub.faults.clear()
+    assert command("publish", run, "user/model")[0] == 0
+    assert held(hub)["metrics.json"] == (run / "metrics.json").read_bytes()
+
+
+def test_a_run_that_may_not_publish_does_not_begin(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong_token")
+    code, said = command("train", write_recipe(tmp_path), "--data_dir", tmp_path, "--output_dir", tmp_path / "run")
+    assert (code, "does not accept the token" in said) == (2, True), said
+    assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 from held import git_of, held
-from model_folders import TEXT, make, process, theatre, write
+from model_folders import make, process, theatre, write_recipe
 
 from transformer_theatre.recipes.golden import GOLDEN
 
@@ -133,39 +133,11 @@ def test_a_process_killed_on_the_way_leaves_the_model_that_was_there(hub, tmp_pa
     assert len(git_of(hub).history(git_of(hub).refs()["refs/heads/main"])) == 3
 
 
-RECIPE = """
-task: translation
-train_source: text.de
-train_target: text.en
-validation_source: text.de
-validation_target: text.en
-vocab_size: 290
-preset: transformer-tiny
-d_model: 16
-encoder_layers: 1
-decoder_layers: 1
-encoder_ffn_dim: 32
-decoder_ffn_dim: 32
-max_steps: 4
-save_steps: 2
-save_strategy: steps
-eval_strategy: "no"
-use_cpu: true
-push_to_hub: true
-hub_model_id: model
-hub_strategy: all_checkpoints
-hub_always_push: true
-"""
-
-
 def test_a_recipe_pushes_whole_models_on_its_way_and_the_measured_one_in_the_end(hub, tmp_path):
-    write(tmp_path, "text.de", "\n".join(TEXT) + "\n")
-    write(tmp_path, "text.en", "\n".join(line.upper() for line in TEXT) + "\n")
-    write(tmp_path, "toy/tiny.yaml", RECIPE)
-    home, run = tmp_path / "home", tmp_path / "run"
+    recipe, home, run = write_recipe(tmp_path), tmp_path / "home", tmp_path / "run"
     words = [
         "train",
-        tmp_path / "toy" / "tiny.yaml",
+        recipe,
         "--data_dir",
         tmp_path,
         "--output_dir",
