@@ -12,6 +12,7 @@ from .agreement import on_any_process
 from .changed_options import give_options, options_of
 from .checkpoints import aside, move_files, publish, rotate, write_manifest
 from .first_line import first_line
+from .golden import GOLDEN
 from .interruption import StopAtSignal
 from .sharded_checkpoints import ShardedCheckpointTrainer
 from .signals import SIGNALS
@@ -76,11 +77,6 @@ class CheckpointingTrainer(ShardedCheckpointTrainer):
     def _get_output_dir(self, trial):
         return super()._get_output_dir(trial) if self._aside is None else str(self._aside)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str):
-        # What is written aside gets another name before an upload is done; `_save_checkpoint` asks again.
-        if self._aside is None:
-            super()._push_from_checkpoint(checkpoint_folder)
-
     def _save_checkpoint(self, model, trial):
         """Save a checkpoint, or leave nothing of it behind.
 
@@ -142,10 +138,9 @@ class CheckpointingTrainer(ShardedCheckpointTrainer):
             self._fail_together(writes, folder)
             with writes:
                 if self.args.should_save:
+                    (folder / GOLDEN).unlink(missing_ok=True)  # it is of the weights that go
                     move_files(part, folder)
             self._fail_together(writes, folder)
-        if self.args.push_to_hub:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def check_weights(self):
         """Make sure that all weights are numbers.

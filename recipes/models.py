@@ -7,6 +7,7 @@ import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .first_line import first_line
+from .hub_errors import explain
 from .text_data import is_local, near_names
 from .tokenization import load_tokenizer
 
@@ -55,7 +56,8 @@ def _check_kind(name: str, auto_class: str):
     try:
         config = transformers.AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ValueError(f"There is no model {name!r}: {first_line(error)}") from None
+        why = explain(error, name) or f"There is no model {name!r}: {first_line(error)}"
+        raise ValueError(why) from None
     fits = getattr(transformers, auto_class)._model_mapping
     # One configuration may serve both kinds.
     if type(config) not in fits or config.is_encoder_decoder != (auto_class == "AutoModelForSeq2SeqLM"):

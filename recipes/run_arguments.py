@@ -311,5 +311,9 @@ COMMON_TRAINING_ARGUMENTS = [
     "early_stopping_patience",
     "generation_num_beams",
     "generation_alpha",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_strategy",
+    "hub_private_repo",
     "use_cpu",
 ]

@@ -26,6 +26,7 @@ _WRITTEN = [
     "generation_config.json",
     "model*.safetensors*",
     "tokenizer*.json",
+    "golden.safetensors",
     "recipe.yaml",
     "special_tokens_map.json",
     *_TRAVELS,

@@ -25,6 +25,8 @@ DESCRIPTION = """Train the original Transformer and a GPT from scratch on your o
   theatre evaluate MODEL --source F --target F    score a model
   theatre verify RECIPE --data_dir FOLDER         check that a recipe reaches its published figure
   theatre convert MODEL FOLDER                    make a model from elsewhere ours, such as OPUS-MT or GPT-2
+  theatre publish FOLDER user/repository          check a model, and put it on the Hub
+  theatre verify-load MODEL --transformers 5.4    check that a model still answers as when it was published
 
 MODEL is the output folder of a run, or a model on the Hub ("user/repository")."""
 
@@ -104,8 +106,10 @@ def parser() -> argparse.ArgumentParser:
     )
 
     from .conversion.command_line import add_parser
+    from .hub_commands import add_parsers
 
     add_parser(commands)
+    add_parsers(commands)
     return top
 
 
@@ -202,6 +206,20 @@ def run_convert(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def run_publish(arguments: argparse.Namespace) -> int:
+    """Put a model folder on the Hub."""
+    from .publish import run
+
+    return run(arguments)
+
+
+def run_verify_load(arguments: argparse.Namespace) -> int:
+    """Check that a published model still answers as it did."""
+    from .verify_load import run
+
+    return run(arguments)
+
+
 def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demo."""
     from .demo import demo
@@ -246,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return plan(words[1:])
         arguments = parser().parse_args(words)
-        return globals()[f"run_{arguments.command}"](arguments)
+        return globals()[f"run_{arguments.command.replace('-', '_')}"](arguments)
     except (ValueError, StrictDataclassError) as error:
         if shows_traceback:
             traceback.print_exc()

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from .anchor import verdict
 from .arguments import Recipe, find_recipe, help_text, options_of, read_recipe, shipped_recipes
 from .interruption import release_folders
+from .publishing_trainer import forget_pending, publish_pending
 from .signals import SIGNALS
 
 
@@ -59,8 +60,11 @@ def train(recipe: Recipe, overrides: Sequence[str]) -> Any:
         overrides = ["--output_dir", f"runs/{recipe.name}", *overrides]
     with SIGNALS:
         try:
-            return script(recipe.task).run(recipe, overrides)
+            done = script(recipe.task).run(recipe, overrides)
+            publish_pending()
+            return done
         finally:
+            forget_pending()
             release_folders()
 
 

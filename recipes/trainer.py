@@ -16,7 +16,6 @@ from transformers.utils import logging
 
 from .averaging import ExponentialAverage
 from .bootstrap import SIGNATURE
-from .checkpointing import CheckpointingTrainer
 from .dropout_rows import BeginEpoch, DropoutRows
 from .early_stopping import EarlyStopping
 from .interruption import rows_of
@@ -26,6 +25,7 @@ from .metrics import score_texts
 from .noam import noam_schedule
 from .nonfinite import FiniteUpdates
 from .optimizers import OPTIMIZERS
+from .publishing_trainer import PublishingTrainer
 from .run_counters import RunCounters
 from .sharding import is_sharded, load_weights
 from .shared_translation import translate_together
@@ -47,7 +47,7 @@ def lengths_of(dataset: Dataset, columns: list[str]) -> torch.Tensor:
     return torch.stack([torch.from_numpy(count.copy()) for count in counts], dim=1).long()
 
 
-class TheatreTrainer(CheckpointingTrainer):
+class TheatreTrainer(PublishingTrainer):
     """`Seq2SeqTrainer` whose numbers are right for models trained from scratch.
 
     - Label smoothing works for every head (the library's shifts labels only for its own classes), and never touches

@@ -22,6 +22,7 @@ from .division import division_of, why_not
 from .environment import described
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .models import load
+from .publishing_trainer import wish_of
 from .run_arguments import RunArguments
 from .run_folder import begin_folder, check_folder, write_json
 from .sharding import check_sharding, load_weights, shard, whole_copy
@@ -82,6 +83,8 @@ def check_output(args: RunArguments):
     check_sharding(args.fsdp_size, args.world_size)
     if args.process_index == 0:
         check_folder(args.output_dir or "", overwrite=args.overwrite, resume=resumes(args))
+        if args.push_to_hub:
+            wish_of(args)
     last_checkpoint(args)
 
 

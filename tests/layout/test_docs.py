@@ -58,6 +58,7 @@ def test_the_table_of_recipes_has_every_recipe_with_its_anchor(repository):
         "docs/convert.md",
         "docs/recipes.md",
         "docs/scaling.md",
+        "docs/publish.md",
     ],
 )
 def test_every_relative_link_leads_somewhere(repository, name):

@@ -1,5 +1,6 @@
 import ast
 import json
+import re
 import subprocess
 import sys
 
@@ -100,6 +101,19 @@ def test_published_files_name_all_that_their_siblings_need(model_class):
     }
     for siblings in direct.values():
         assert set().union(*(direct[sibling] for sibling in siblings)) <= siblings
+
+
+def test_only_one_published_file_knows_of_versions():
+    """What differs between versions of the library is bridged in one place, which can be mended for all models."""
+    sources = {
+        name: text for members in AUTO_CLASSES.values() for cls in members for name, text in flat_sources(cls).items()
+    }
+    asks = {
+        name
+        for name, text in sources.items()
+        if re.search(r"__version__|except (Import|Attribute)Error|__dataclass_fields__", text)
+    }
+    assert asks == {"cache_names.py"}
 
 
 def test_a_class_of_somebody_else_is_saved_without_our_code(make_transformer, tmp_path):
