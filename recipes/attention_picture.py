@@ -98,7 +98,7 @@ def draw_attention(
     with matplotlib.style.context("default"):
         figure = _figure(weights_HTS, [*map(_label, source_tokens)], [*map(_label, target_tokens)])
         figure.suptitle(_drawable(title or "Encoder-decoder attention"), fontsize=11, parse_math=False)
-        _save(figure, path)
+        save_picture(figure, path)
     return path
 
 
@@ -193,7 +193,8 @@ def _write_labels(axes: Axes, source: list[str], target: list[str], room: float)
     axes.tick_params(which="both", length=0)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a picture, whole or not at all; missing folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -204,4 +205,4 @@ def _save(figure: Figure, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-__all__ = ["draw_attention", "readable_tokens"]
+__all__ = ["draw_attention", "readable_tokens", "save_picture"]

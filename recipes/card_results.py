@@ -49,6 +49,8 @@ SHOWN = {
     "bits_per_byte": Shown("bits per byte", "of text, whatever the tokenizer; lower is better", hub="bits_per_byte"),
     "bits_per_character": Shown("bits per character", "of text, whatever the tokenizer; lower is better"),
 }
+# How outputs were searched for.
+_SEARCH = {"num_beams": "beam", "alpha": "alpha"}
 # Key of metrics.json -> what it was measured on.
 SETS = {"test": "test", "eval": "validation"}
 
@@ -65,13 +67,13 @@ def result_rows(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         if key not in figures:
             continue
         how = shown.how.format_map(_Beside(figures, key))
-        beams = figures.get("num_beams") if _is_search(key) else None
+        search = ", ".join(f"{word} {figures[name]}" for name, word in _SEARCH.items() if name in figures)
         rows.append(
             {
                 "name": escape(shown.name),
                 "value": figure(key, figures[key]),
                 "interval": interval_of(key, figures),
-                "how": escape(f"{how}; beam {beams}" if beams else how),
+                "how": escape(f"{how}; {search}" if search and _is_search(key) else how),
             }
         )
     return rows

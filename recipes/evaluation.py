@@ -1,78 +1,21 @@
-"""Scores of a trained model on a text: what it writes, and how likely it finds what is written there."""
-
-from pathlib import Path
-from typing import Any
+"""How likely a trained model finds the rows of a text."""
 
 import torch
-import yaml
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
 from transformer_theatre.modeling.progress import progress_bar
 
-from .bootstrap import SIGNATURE
-from .likelihood import bytes_of, likelihood, likelihood_of_rows
-from .metrics import score_texts
-from .models import load
-from .run_folder import recipe_of
-from .text_data import read_documents, read_pairs
-from .tokenization import encode_blocks, encode_pairs
+from .likelihood import likelihood_of_rows
 
 
 # Rows scored at once; it changes nothing but the speed.
 _BATCH = 32
 
 
-def evaluate_pairs(
-    name: str, source: Path, target: Path | None, num_beams: int | None = None, target_language: str | None = None
-) -> dict[str, Any]:
-    """Score a translation model: BLEU, chrF, exact match, and the likelihood of the references.
-
-    Args:
-        name: model folder, or model on the Hub.
-        source: file of source lines, or a .tsv or .jsonl file with both sides.
-        target: file of references, parallel to the source.
-        num_beams: beams of the search; None: the model's.
-        target_language: code of the references', see `score_texts`; None: what the recipe of the model folder says.
-
-    Raises:
-        ValueError: the model or a file cannot be read.
-    """
-    pairs = read_pairs(source, target)
-    model, tokenizer = load(name, "AutoModelForSeq2SeqLM")
-    translated = model.translate(pairs["source"][:], tokenizer=tokenizer, num_beams=num_beams, progress=True)
-    scores = score_texts(translated, pairs["target"], target_language or _target_language(Path(name)))
-    rows = negative_log_likelihood(model, tokenizer, encode_pairs(pairs, tokenizer, max_length=10**9))
-    return {
-        **scores,
-        "num_beams": num_beams or model.default_num_beams,
-        "alpha": model.default_alpha,
-        **likelihood(rows, bytes_of(pairs["target"])),
-    }
-
-
-def evaluate_text(name: str, path: Path) -> dict[str, Any]:
-    """Score a language model: perplexity and bits per byte of a text, read in rows of `longest_row` tokens.
-
-    Raises:
-        ValueError: the model or the file cannot be read.
-    """
-    texts = read_documents(path)
-    model, tokenizer = load(name, "AutoModelForCausalLM")
-    blocks = encode_blocks(texts, tokenizer, longest_row(model))
-    rows = negative_log_likelihood(model, tokenizer, blocks)
-    return {**likelihood(rows, bytes_of(texts["text"])), "interval_signature": SIGNATURE}
-
-
 def longest_row(model: PreTrainedModel) -> int:
     """Tokens in a row of text: as many as the model takes, or 128 where it takes any number, as an LSTM does."""
     return getattr(model.config, "max_position_embeddings", None) or 128
-
-
-def _target_language(folder: Path) -> str | None:
-    if recipe_of(folder) is None:
-        return None
-    return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("target_language")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .sentence_statistics import Statistics, mean_statistics
 from .text_metric import References, TextMetric, as_lists
@@ -21,7 +22,7 @@ class Rouge(TextMetric):
     """
 
     def _compute(self, predictions, references):
-        figures = {}
+        figures: dict[str, Any] = {}
         for name, statistics in rouge_statistics(predictions, references).items():
             figures |= statistics.scores(name)
         return figures

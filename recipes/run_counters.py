@@ -166,7 +166,7 @@ class RunCounters(TrainerCallback):
             None if self._peak is None else seconds * self._peak,
             0.0 if self._cpu is None else self._cpu.read() if self._cpu.is_known else None,
             self._gpu.read() if self._gpu.is_known else None,
-            _peak_memory(self._args.device),
+            peak_memory(self._args.device),
         )
         processes = [Totals(**each) for each in gather_object([asdict(own)])]
         together = processes[0]
@@ -219,7 +219,7 @@ class RunCounters(TrainerCallback):
         return {key: value for key, value in figures.items() if value is not None}
 
 
-def _peak_memory(device: torch.device) -> int | None:
+def peak_memory(device: torch.device) -> int | None:
     """Bytes that tensors took at once on a GPU, or that the process took on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

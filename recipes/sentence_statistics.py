@@ -29,7 +29,7 @@ class Statistics:
     @property
     def score(self) -> float:
         """The figure of all texts."""
-        return self.figure(self.rows.sum(0))
+        return float(self.figure(self.rows.sum(0)))
 
     def of(self, texts: np.ndarray) -> "Statistics":
         """Return the statistics of some of the texts, by their numbers or a mask."""

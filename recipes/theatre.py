@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import json
 import os
 import sys
 import traceback
@@ -13,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from .signals import StoppedBySignalError
+from .strict_parser import StrictParser, whole_number
 
 
 DESCRIPTION = """Train the original Transformer and a GPT from scratch on your own text, and use what you trained.
@@ -22,7 +22,7 @@ DESCRIPTION = """Train the original Transformer and a GPT from scratch on your o
   theatre plan RECIPE --devices 8                 what that takes: memory, hours
   theatre translate MODEL < source.txt            translate lines
   theatre generate MODEL --prompt "Once"          continue a text
-  theatre evaluate MODEL --source F --target F    score a model
+  theatre evaluate MODEL RECIPE --data_dir FOLDER score a model, and compare it with another
   theatre verify RECIPE --data_dir FOLDER         check that a recipe reaches its published figure
   theatre convert MODEL FOLDER                    make a model from elsewhere ours, such as OPUS-MT or GPT-2
   theatre publish FOLDER user/repository          check a model, and put it on the Hub
@@ -34,21 +34,9 @@ MODEL is the output folder of a run, or a model on the Hub ("user/repository")."
 CHUNK = 2000
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises ValueError, as everything else here does where input is wrong."""
-
-    def error(self, message: str):
-        """Raise what argparse would print below its usage.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(f"{message}. `{self.prog} --help` shows what is possible.")
-
-
 def parser() -> argparse.ArgumentParser:
     """Build the command line, but for `train`, whose options depend on the recipe."""
-    top = _Parser("theatre", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = StrictParser("theatre", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--traceback", action="store_true", help="show where an error was raised")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -65,19 +53,19 @@ def parser() -> argparse.ArgumentParser:
 
     translate = commands.add_parser("translate", help="translate lines of stdin to lines of stdout, in order")
     translate.add_argument("model", help="output folder of a run, or a model on the Hub")
-    translate.add_argument("--num_beams", type=_positive, help="beams of the search (default: the model's)")
+    translate.add_argument("--num_beams", type=whole_number, help="beams of the search (default: the model's)")
     translate.add_argument(
         "--alpha", type=float, help="of the length penalty ((5 + tokens) / 6) ** alpha (default: the model's)"
     )
     translate.add_argument(
         "--n_best",
-        type=_positive,
+        type=whole_number,
         default=1,
         help="translations of each line; above 1 a line of output is: number of the line, tab, score, tab, translation",
     )
     translate.add_argument(
         "--max_tokens_per_batch",
-        type=_positive,
+        type=whole_number,
         default=8192,
         help="padded source tokens in a batch, times beams (default: 8192)",
     )
@@ -85,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="continue a text")
     generate.add_argument("model", help="output folder of a run, or a model on the Hub")
     generate.add_argument("--prompt", help="the text to continue (default: what stdin holds)")
-    generate.add_argument("--max_new_tokens", type=_positive, default=500, help="tokens (default: 500)")
+    generate.add_argument("--max_new_tokens", type=whole_number, default=500, help="tokens (default: 500)")
     generate.add_argument(
         "--temperature", type=float, default=0.8, help="0 takes the likeliest token each time (default: 0.8)"
     )
@@ -94,15 +82,8 @@ def parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--seed", type=int, help="of the draw (default: another each time)")
 
-    evaluate = commands.add_parser("evaluate", help="score a model on a text, and print the figures as JSON")
-    evaluate.add_argument("model", help="output folder of a run, or a model on the Hub")
-    evaluate.add_argument("--source", type=Path, help="file of source lines, or a .tsv or .jsonl file with both sides")
-    evaluate.add_argument("--target", type=Path, help="file of target lines, parallel to the source")
-    evaluate.add_argument("--text", type=Path, help="running text, for a GPT")
-    evaluate.add_argument("--num_beams", type=_positive, help="beams of the search (default: the model's)")
-    evaluate.add_argument(
-        "--target_language",
-        help="code, such as \"en\", for BLEU in Moses' tokens (default: what the run's recipe says)",
+    commands.add_parser(
+        "evaluate", help="score a model on a text; `theatre evaluate --help` shows the options", add_help=False
     )
 
     from .conversion.command_line import add_parser
@@ -111,12 +92,6 @@ def parser() -> argparse.ArgumentParser:
     add_parser(commands)
     add_parsers(commands)
     return top
-
-
-def _positive(word: str) -> int:
-    if not word.isdecimal() or not 1 <= int(word) < 2**31:
-        raise argparse.ArgumentTypeError(f"{word!r} must be a whole number, 1 or more")
-    return int(word)
 
 
 def run_translate(arguments: argparse.Namespace) -> int:
@@ -184,21 +159,6 @@ def _read_prompt() -> str:
         raise ValueError(f"stdin: byte {error.start + 1} is no UTF-8.") from None
 
 
-def run_evaluate(arguments: argparse.Namespace) -> int:
-    """Print the figures of a model on a text as JSON."""
-    from .evaluation import evaluate_pairs, evaluate_text
-
-    if (arguments.source is None) == (arguments.text is None):
-        raise ValueError("Give --source (and --target) for a translation model, or --text for a GPT.")
-    if arguments.text is not None:
-        figures = evaluate_text(arguments.model, arguments.text)
-    else:
-        options = (arguments.num_beams, arguments.target_language)
-        figures = evaluate_pairs(arguments.model, arguments.source, arguments.target, *options)
-    print(json.dumps(figures, indent=2))
-    return 0
-
-
 def run_convert(arguments: argparse.Namespace) -> int:
     """Make a model from elsewhere ours, or ours one of theirs."""
     from .conversion.convert import run
@@ -259,6 +219,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .verify import main as verify
 
             return verify(words[1:])
+        if words[:1] == ["evaluate"]:
+            from .scoring.command_line import main as evaluate
+
+            return evaluate(words[1:])
         if words[:1] == ["plan"]:
             from .plan import main as plan
 

@@ -105,13 +105,25 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
         ValueError: the folder holds no such model, or the recipe, an option or the data is wrong.
     """
     words = [*overrides, *AS_SAVED]
-    (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
+    (model_args, _, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
     model, tokenizer = load_saved(folder, AUTO_CLASS, model_args)
-    _, validation = read_texts(data)
-    blocks = encode_blocks(validation, tokenizer, row_length(data, model))
+    blocks, validation = blocks_to_measure(recipe, words, model, tokenizer)
     collate = DataCollatorForSeq2Seq(tokenizer)
     text_bytes = bytes_of(validation["text"])
     return measure_saved(model, args, tokenizer, collate, blocks, text_bytes=text_bytes)[1]
+
+
+def blocks_to_measure(
+    recipe: Recipe, overrides: Sequence[str], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Dataset, Dataset]:
+    """Encode the validation text of a recipe as `measure` does; return the rows of tokens, and the text.
+
+    Raises:
+        ValueError: the recipe, an option or the data is wrong.
+    """
+    (_, data, _), _ = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
+    _, validation = read_texts(data)
+    return encode_blocks(validation, tokenizer, row_length(data, model)), validation
 
 
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:

@@ -274,7 +274,7 @@ def test_the_kind_of_processor_is_named(tmp_path):
     assert processor(tmp_path / "none").startswith("CPU ")
     import torch
 
-    assert hardware(torch.device("cpu")).endswith(f", {torch.get_num_threads()} threads")
+    assert f", {torch.get_num_threads()} thread" in hardware(torch.device("cpu"))
 
 
 def test_a_model_that_was_trained_further_says_so(model, tmp_path):

@@ -10,7 +10,28 @@ from transformer_theatre.recipes.paired_bootstrap import differences, paired_com
 from transformer_theatre.recipes.sentence_statistics import mean_statistics
 
 
-WORDS = "a dog cat man woman child runs sits jumps through over the snow grass street house and sees nothing .".split()
+WORDS = [
+    "a",
+    "dog",
+    "cat",
+    "man",
+    "woman",
+    "child",
+    "runs",
+    "sits",
+    "jumps",
+    "through",
+    "over",
+    "the",
+    "snow",
+    "grass",
+    "street",
+    "house",
+    "and",
+    "sees",
+    "nothing",
+    ".",
+]
 METRICS = {"bleu": sacrebleu.metrics.BLEU, "chrf": sacrebleu.metrics.CHRF, "ter": sacrebleu.metrics.TER}
 
 
@@ -62,7 +83,9 @@ def test_the_interval_of_the_difference_is_that_of_paired_values():
     error = (one - other).std() / 2000**0.5
     assert found["difference"] == pytest.approx((one - other).mean())
     middle = (one - other).mean()
-    assert [found["low"], found["high"]] == pytest.approx([middle - 1.96 * error, middle + 1.96 * error], abs=error / 5)
+    assert [found["low"], found["high"]] == pytest.approx(
+        [middle - 1.96 * error, middle + 1.96 * error], abs=error / 5
+    )
     assert found["p_value"] < 0.01
     assert found["wins"] == 1
     worse = paired_comparison(mean_statistics(one, lower_is_better=True), mean_statistics(other))

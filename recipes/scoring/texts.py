@@ -1,0 +1,198 @@
+"""What a model is scored on: the files that are named, or the validation and test text of a recipe."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+import yaml
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from transformer_theatre.recipes import train_language_model, train_translation
+from transformer_theatre.recipes.arguments import Recipe, parse_recipe, shipped_recipes
+from transformer_theatre.recipes.card_metadata import name_of_text
+from transformer_theatre.recipes.data_arguments import TEXT_METRICS, PairDataArguments
+from transformer_theatre.recipes.evaluation import longest_row
+from transformer_theatre.recipes.nearest import nearest
+from transformer_theatre.recipes.references import references_of
+from transformer_theatre.recipes.run_arguments import RunArguments
+from transformer_theatre.recipes.run_folder import recipe_of
+from transformer_theatre.recipes.text_data import read_documents, read_pairs
+from transformer_theatre.recipes.text_metric import References
+from transformer_theatre.recipes.tokenization import encode_blocks, encode_pairs
+from transformer_theatre.recipes.train import for_text_of, load_recipe
+from transformer_theatre.recipes.training import AS_SAVED
+
+
+# Longer than any text: files that somebody names are scored whole.
+_NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True)
+class PairText:
+    """Pairs to translate, and to find likely.
+
+    Args:
+        files: what they are called.
+        pairs: source, target and their tokens.
+        texts: the same, or one row for each source with all its references.
+        metrics: to score by.
+        language: code of the references', or None.
+        num_beams: of the search; None: the model's.
+    """
+
+    files: list[str]
+    pairs: Dataset
+    texts: Dataset
+    metrics: Sequence[str]
+    language: str | None
+    num_beams: int | None
+
+    @property
+    def references(self) -> References:
+        """Of each text."""
+        return references_of(self.texts)
+
+
+@dataclass(frozen=True)
+class RunningText:
+    """Text to find likely.
+
+    Args:
+        files: what it is called.
+        documents: of the text.
+        blocks: its tokens in rows.
+    """
+
+    files: list[str]
+    documents: Sequence[str]
+    blocks: Dataset
+
+
+def recipe_named(arguments: argparse.Namespace) -> Recipe | None:
+    """Read the recipe that the command line names; None where it names files.
+
+    Raises:
+        ValueError: it names neither, or both.
+    """
+    words, options = arguments.texts, [arguments.source, arguments.target, arguments.text]
+    if not words:
+        if (arguments.source is None) == (arguments.text is None):
+            raise ValueError(
+                "Say what to score the model on: a recipe; or files, as in `theatre evaluate MODEL test.de test.en`, or by --source "
+                "(and --target) for a translation model, or --text for a language model."
+            )
+        return None
+    if any(options):
+        raise ValueError(f"Give {' '.join(words)} or --source, --target and --text, not both.")
+    if len(words) == 1 and (words[0] in shipped_recipes() or Path(words[0]).suffix in (".yaml", ".yml")):
+        return load_recipe(words[0])
+    if len(words) > 2:
+        raise ValueError(f"{len(words)} files are too many: give one of running text, or source and target.")
+    if missing := [word for word in words if not Path(word).is_file() and not Path(f"{word}.gz").is_file()]:
+        raise ValueError(f"{missing[0]!r} is neither a file nor a recipe{nearest(missing[0], shipped_recipes())}.")
+    continues = len(words) == 1 and not _translates(arguments.model)
+    named = ("text",) if continues else ("source", "target")
+    for option, word in zip(named, words, strict=False):
+        setattr(arguments, option, Path(word))
+    return None
+
+
+def _translates(name: str) -> bool:
+    try:
+        return transformers.AutoConfig.from_pretrained(name).is_encoder_decoder
+    except (OSError, ValueError):
+        return True  # `load` will say what is wrong with it
+
+
+def texts_of_files(
+    arguments: argparse.Namespace, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, PairText | RunningText]:
+    """Read the files that the command line names.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    if arguments.text is not None:
+        documents = read_documents(arguments.text)
+        blocks = encode_blocks(documents, tokenizer, longest_row(model))
+        return {"": RunningText([arguments.text.name], documents["text"][:], blocks)}
+    files = [path.name for path in (arguments.source, arguments.target) if path is not None]
+    pairs = encode_pairs(read_pairs(arguments.source, arguments.target), tokenizer, max_length=_NO_LIMIT)
+    language = arguments.target_language or _language_of_run(Path(arguments.model))
+    metrics = metrics_of(arguments.metrics, list(TEXT_METRICS[:3]))
+    return {"": PairText(files, pairs, pairs, metrics, language, arguments.num_beams)}
+
+
+def _language_of_run(folder: Path) -> str | None:
+    if recipe_of(folder) is None:
+        return None
+    return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("target_language")
+
+
+def metrics_of(wanted: Sequence[str] | None, usual: Sequence[str]) -> list[str]:
+    """Say what to score by: what is wanted, or else what is usual, with TER beside BLEU."""
+    if wanted:
+        return list(dict.fromkeys(wanted))
+    return [*usual, "ter"] if "bleu" in usual and "ter" not in usual else list(usual)
+
+
+def parsed_recipe(recipe: Recipe, arguments: argparse.Namespace, overrides: Sequence[str]) -> tuple[Recipe, list[str]]:
+    """Put together the recipe and what the command line says over it, for its text alone."""
+    words = [*overrides, *(["--data_dir", arguments.data_dir] if arguments.data_dir else [])]
+    return for_text_of(recipe, words), [*words, *AS_SAVED, "--output_dir", "unused"]
+
+
+def texts_of_recipe(
+    recipe: Recipe,
+    words: Sequence[str],
+    arguments: argparse.Namespace,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, PairText | RunningText]:
+    """Read the validation and the test text of a recipe, as training does.
+
+    Args:
+        recipe: of the task of the model.
+        words: what the command line says over it.
+        arguments: of `theatre evaluate`.
+        model: to score; the recipe's attention kernel is set.
+        tokenizer: its own.
+
+    Raises:
+        ValueError: the recipe, an option or a file is wrong, or there is no such text.
+    """
+    if recipe.task == "language_modeling":
+        blocks, documents = train_language_model.blocks_to_measure(recipe, words, model, tokenizer)
+        name = name_of_text(*(recipe.values.get(key) for key in ("dataset", "validation_text", "train_text")))
+        return {"validation": RunningText([name], documents["text"][:], blocks)}
+    parsed, _ = parse_recipe(recipe, words, *train_translation.argument_types(recipe, words))
+    data: Any = next(part for part in parsed if isinstance(part, PairDataArguments))
+    args: Any = next(part for part in parsed if isinstance(part, RunArguments))
+    if attention := getattr(parsed[0], "attn_implementation", None):
+        model.set_attn_implementation(attention)
+    found: dict[str, PairText | RunningText] = {}
+    for split in ("validation", "test"):
+        pairs = train_translation.read_split(data, split)
+        if pairs is None:
+            continue
+        encoded = encode_pairs(pairs, tokenizer, data.max_length, data.bad_lines)
+        texts = train_translation.as_test_set(encoded, data)
+        names = [data.dataset, f"{split} split"] if data.dataset else []
+        names = names or [name for side in ("source", "target") if (name := getattr(data, f"{split}_{side}"))]
+        found[split] = PairText(
+            [name_of_text(name) for name in names],
+            encoded,
+            texts or encoded,
+            metrics_of(arguments.metrics, data.metrics),
+            arguments.target_language or data.target_language,
+            arguments.num_beams or args.generation_num_beams,
+        )
+    if not found:
+        raise ValueError(
+            f"{recipe.path} names no validation and no test text: give --test_source (and --test_target)."
+        )
+    return found
