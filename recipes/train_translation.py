@@ -141,7 +141,7 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
         model, args, tokenizer, collate, encoded.get("validation"), target_language=language
     )
     if test := as_test_set(encoded.get("test"), data):
-        model.generation_config.alpha = args.generation_alpha
+        model.generation_config.alpha = args.generation_alpha  # type: ignore[attr-defined]
         metrics |= {
             "test_num_beams": args.generation_num_beams or model.default_num_beams,
             "test_alpha": args.generation_alpha,

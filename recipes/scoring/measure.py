@@ -60,7 +60,8 @@ def measure_pairs(
     rows = negative_log_likelihood(model, tokenizer, text.pairs)
     written = sum(map(len, tokenizer(outputs, add_special_tokens=False)["input_ids"]))  # type: ignore[arg-type]
     measured = score_outputs(outputs, text, comet)
-    measured.figures |= {"num_beams": beams, "alpha": model.default_alpha, **likelihood(rows, bytes_of(text.pairs["target"]))}
+    measured.figures |= {"num_beams": beams, "alpha": model.default_alpha}  # type: ignore[dict-item]
+    measured.figures |= likelihood(rows, bytes_of(text.pairs["target"]))
     measured.statistics["bits_per_byte"] = bits_per_byte_statistics(rows, text.pairs)
     measured.speed = {
         "seconds": round(wrote, 3),
