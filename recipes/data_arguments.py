@@ -109,6 +109,13 @@ class TextDataArguments:
         default=None,
         metadata={"help": "what stands between the documents of a text file; none: a file is one document"},
     )
+    attend_across_documents: bool = field(
+        default=True,
+        metadata={
+            "help": "tokens see those of earlier documents in the same row, as in GPT-2; false: each document is by itself, "
+            "its positions from 0"
+        },
+    )
     dataset: str | None = field(
         default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
     )

@@ -91,9 +91,15 @@ def batches_of_pairs(
 
 
 def batches_of_text(
-    text: TextStream, tokenizer: PreTrainedTokenizerBase, length: int, args: RunArguments, collate: Callable
+    text: TextStream,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    args: RunArguments,
+    collate: Callable,
+    *,
+    apart: bool = False,
 ) -> StreamBatches:
-    """Make the batches of a stream of documents, in rows of `length` tokens.
+    """Make the batches of a stream of documents, in rows of `length` tokens; `apart` as for `PackedRows`.
 
     Raises:
         ValueError: a batch does not hold a row.
@@ -102,7 +108,7 @@ def batches_of_text(
     if tokens and tokens < length:
         raise ValueError(f"max_tokens_per_batch={tokens} must be at least row_length={length}.")
     dropout = BpeDropout(tokenizer, args.bpe_dropout) if args.bpe_dropout else None
-    rows = PackedRows(text, tokenizer, length, dropout=dropout, seed=args.seed)
+    rows = PackedRows(text, tokenizer, length, dropout=dropout, seed=args.seed, apart=apart)
     return _batches(rows, args, collate)
 
 

@@ -71,17 +71,17 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     train, validation = stream_texts(data) if args.streaming else read_texts(data)
     tokenizer = make_tokenizer(data, args, train, model_args)
     model = make_model(model_args, tokenizer)
-    length = row_length(data, model)
+    length, apart = row_length(data, model), keeps_apart(data, model)
     settle_tokens(args, given, model, length)
     collate = DataCollatorForSeq2Seq(tokenizer)
-    blocks: Any = None if args.streaming else encode_blocks(train, tokenizer, length)
+    blocks: Any = None if args.streaming else encode_blocks(train, tokenizer, length, apart=apart)
     if args.streaming or args.bpe_dropout:
         text = train if args.streaming else MemoryStream(train, StreamedBadLines("error", "documents"), PIECE)
-        batches = batches_of_text(text, tokenizer, length, args, collate)
+        batches = batches_of_text(text, tokenizer, length, args, collate, apart=apart)
         if not args.streaming:
             become_stream(args, blocks, batches)
         blocks = batches
-    validation_blocks = encode_blocks(validation, tokenizer, length)
+    validation_blocks = encode_blocks(validation, tokenizer, length, apart=apart)
     model.generation_config.update(do_sample=True, max_new_tokens=length // 2)
     folder = begin_output(args, recipe, given, model, tokenizer, blocks)
 
@@ -106,7 +106,7 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
     (model_args, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
     model, tokenizer = load_saved(folder, AUTO_CLASS, model_args)
     _, validation = read_texts(data)
-    blocks = encode_blocks(validation, tokenizer, row_length(data, model))
+    blocks = encode_blocks(validation, tokenizer, row_length(data, model), apart=keeps_apart(data, model))
     collate = DataCollatorForSeq2Seq(tokenizer)
     text_bytes = bytes_of(validation["text"])
     return measure_saved(model, args, tokenizer, collate, blocks, text_bytes=text_bytes)[1]
@@ -195,6 +195,20 @@ def row_length(data: TextDataArguments, model: PreTrainedModel) -> int:
         right = "2 or more" if limit is None else f"between 2 and max_position_embeddings={limit}"
         raise ValueError(f"row_length={length} must be {right}.")
     return length
+
+
+def keeps_apart(data: TextDataArguments, model: PreTrainedModel) -> bool:
+    """Say whether the documents of a row do not see one another.
+
+    Raises:
+        ValueError: they should not, and the model has no attention to keep from it.
+    """
+    apart = not data.attend_across_documents
+    if apart and not type(model)._supports_sdpa:
+        raise ValueError(
+            f"attend_across_documents=false needs a model with attention, and a {model.config.model_type} has none."
+        )
+    return apart
 
 
 def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset):

@@ -17,6 +17,7 @@ from transformers.utils import logging
 from .averaging import ExponentialAverage
 from .bootstrap import SIGNATURE
 from .checkpointing import CheckpointingTrainer
+from .document_rows import documents_apart
 from .dropout_rows import BeginEpoch, DropoutRows
 from .early_stopping import EarlyStopping
 from .interruption import rows_of
@@ -225,7 +226,8 @@ class TheatreTrainer(CheckpointingTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Count the batch, and learn from it."""
         self.counter.add(inputs)
-        return self.finite.add(inputs, super().training_step(model, inputs, num_items_in_batch))
+        taken = documents_apart(inputs, self.model.config._attn_implementation)
+        return self.finite.add(inputs, super().training_step(model, taken, num_items_in_batch))
 
     def _names_of(self, inputs) -> list[str]:
         """Name the rows of a batch, or, of a stream, those of the whole update."""
@@ -289,7 +291,8 @@ class TheatreTrainer(CheckpointingTrainer):
         """Add the rows of one batch to the sums that `evaluation_loop` divides."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits_BTV = model(**inputs, use_cache=False).logits
+            taken = documents_apart(inputs, self.model.config._attn_implementation)
+            logits_BTV = model(**taken, use_cache=False).logits.view(*inputs["labels"].shape, -1)
         rows = likelihood_of_rows(logits_BTV, inputs["labels"], shifts=not self.model.config.is_encoder_decoder)
         # Processes are given rows twice where there are too few for all; gathering leaves those out again.
         self._rows += self.accelerator.gather_for_metrics(rows).tolist()
