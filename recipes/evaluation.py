@@ -12,7 +12,7 @@ from transformer_theatre.modeling.progress import progress_bar
 
 from .bootstrap import SIGNATURE
 from .document_rows import documents_apart
-from .likelihood import bytes_of, likelihood, likelihood_of_rows
+from .likelihood import likelihood, likelihood_of_rows, size_of
 from .metrics import score_texts
 from .models import load
 from .run_folder import recipe_of
@@ -47,7 +47,7 @@ def evaluate_pairs(
     return {
         **scores,
         "num_beams": num_beams or model.generation_config.num_beams or 1,
-        **likelihood(rows, bytes_of(pairs["target"])),
+        **likelihood(rows, size_of(pairs["target"])),
     }
 
 
@@ -61,7 +61,7 @@ def evaluate_text(name: str, path: Path) -> dict[str, Any]:
     model, tokenizer = load(name, "AutoModelForCausalLM")
     blocks = encode_blocks(texts, tokenizer, longest_row(model))
     rows = negative_log_likelihood(model, tokenizer, blocks)
-    return {**likelihood(rows, bytes_of(texts["text"])), "interval_signature": SIGNATURE}
+    return {**likelihood(rows, size_of(texts["text"])), "interval_signature": SIGNATURE}
 
 
 def longest_row(model: PreTrainedModel) -> int:

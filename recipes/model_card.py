@@ -32,6 +32,7 @@ _RESULTS = {
     "eval_perplexity": "validation perplexity per token, without label smoothing",
     "eval_nll": "validation negative log-likelihood per token, nats",
     "eval_bits_per_byte": "validation bits per byte of text",
+    "eval_bits_per_character": "validation bits per character of text",
 }
 _SHARES = {"test_exact_match", "test_symbol_error_rate"}
 _TOKENIZERS = {"character": "characters", "symbol": "characters and symbols"}

@@ -13,7 +13,7 @@ from .arguments import Recipe, parse_recipe
 from .bad_lines import StreamedBadLines
 from .data_arguments import TextDataArguments
 from .evaluation import longest_row
-from .likelihood import bytes_of
+from .likelihood import size_of
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import escape, write_model_card
 from .run_arguments import RunArguments
@@ -85,9 +85,9 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     model.generation_config.update(do_sample=True, max_new_tokens=length // 2)
     folder = begin_output(args, recipe, given, model, tokenizer, blocks)
 
-    text_bytes = bytes_of(validation["text"])
+    text_size = size_of(validation["text"])
     trainer, metrics = train_and_measure(
-        model, args, tokenizer, collate, blocks, validation_blocks, text_bytes=text_bytes
+        model, args, tokenizer, collate, blocks, validation_blocks, text_size=text_size
     )
     done = LanguageModel(folder, trained_model(trainer), tokenizer, metrics, length)
     if trainer.is_world_process_zero():
@@ -108,8 +108,8 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
     _, validation = read_texts(data)
     blocks = encode_blocks(validation, tokenizer, row_length(data, model), apart=keeps_apart(data, model))
     collate = DataCollatorForSeq2Seq(tokenizer)
-    text_bytes = bytes_of(validation["text"])
-    return measure_saved(model, args, tokenizer, collate, blocks, text_bytes=text_bytes)[1]
+    text_size = size_of(validation["text"])
+    return measure_saved(model, args, tokenizer, collate, blocks, text_size=text_size)[1]
 
 
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:

@@ -22,7 +22,7 @@ from .dropout_rows import BeginEpoch, DropoutRows
 from .early_stopping import EarlyStopping
 from .interruption import rows_of
 from .length_grouping import LengthGroupedSampler
-from .likelihood import bytes_of, likelihood, likelihood_of_rows
+from .likelihood import TextSize, likelihood, likelihood_of_rows, size_of
 from .metrics import score_texts
 from .noam import noam_schedule
 from .nonfinite import FiniteUpdates
@@ -54,7 +54,8 @@ class TheatreTrainer(CheckpointingTrainer):
     - Label smoothing works for every head (the library's shifts labels only for its own classes), and never touches
       evaluation.
     - `eval_loss` is the negative log-likelihood per real token, in nats, over the whole validation set, whatever the batch
-      size and the number of processes; `eval_perplexity` is its exponential, `eval_bits_per_byte` is per byte of text.
+      size and the number of processes; `eval_perplexity` is its exponential; `eval_bits_per_byte` and
+      `eval_bits_per_character` are per byte and character of text.
     - `predict_with_generate` translates the validation set by the model's own `translate`, shared by all processes, each
       text once, and scores it: `eval_bleu`, `eval_chrf`, `eval_exact_match`.
     - Training tokens, time, operations and energy are counted over all parts of a run, and shown while it runs.
@@ -66,13 +67,13 @@ class TheatreTrainer(CheckpointingTrainer):
     interrupts a run.
     """
 
-    def __init__(self, model, args, text_bytes: int | None = None, target_language: str | None = None, **kwargs):
+    def __init__(self, model, args, text_size: TextSize | None = None, target_language: str | None = None, **kwargs):
         """Take what the library's takes, and what the scores of the validation set need.
 
         Args:
             model: an encoder-decoder, or a causal model.
             args: of the run.
-            text_bytes: of the validation text, for a causal model; pairs have theirs in the column `target`.
+            text_size: of the validation text, for a causal model; pairs have theirs in the column `target`.
             target_language: code, see `score_texts`.
             **kwargs: the library's.
 
@@ -88,7 +89,7 @@ class TheatreTrainer(CheckpointingTrainer):
         # The loss is divided by all tokens of an update; older versions of the library let accelerate divide once more.
         self.accelerator.gradient_accumulation_steps = 1
         self.counter = TokenCounter()
-        self.text_bytes, self.target_language = text_bytes, target_language
+        self.text_size, self.target_language = text_size, target_language
         self._rows: list[list[float]] = []
         self._measured_on: Any = None
         self.figures: dict[str, Any] = {}
@@ -327,11 +328,11 @@ class TheatreTrainer(CheckpointingTrainer):
         """
         args: Any = self.args
         measured = self._measured_on
-        text_bytes = self.text_bytes if measured is self.eval_dataset else None
+        text_size = self.text_size if measured is self.eval_dataset else None
         has_texts = isinstance(measured, Dataset) and {"source", "target"} <= set(measured.column_names)
         if has_texts:
-            text_bytes = bytes_of(measured["target"])
-        figures = likelihood(self._rows, text_bytes)
+            text_size = size_of(measured["target"])
+        figures = likelihood(self._rows, text_size)
         if args.predict_with_generate:
             if not has_texts:
                 raise ValueError("predict_with_generate needs a validation set with the columns source and target.")

@@ -20,6 +20,7 @@ from .bpe_dropout import BpeDropout
 from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
+from .likelihood import TextSize
 from .models import load
 from .run_arguments import RunArguments
 from .run_folder import begin_folder, check_folder, write_json
@@ -268,7 +269,7 @@ def train_and_measure(
     train: Dataset | StreamBatches,
     validation: Dataset | None,
     *,
-    text_bytes: int | None = None,
+    text_size: TextSize | None = None,
     target_language: str | None = None,
 ) -> tuple[TheatreTrainer, dict[str, Any]]:
     """Train, save the model folder, and measure the validation loss.
@@ -280,7 +281,7 @@ def train_and_measure(
         collate: makes a batch of rows.
         train: rows of token ids, or a stream of them.
         validation: rows of token ids; pairs with their text.
-        text_bytes: of the validation text, where it is no pairs.
+        text_size: of the validation text, where it is no pairs.
         target_language: code, see `score_texts`.
 
     Returns:
@@ -300,7 +301,7 @@ def train_and_measure(
     trainer = TheatreTrainer(
         model=model,
         args=args,
-        text_bytes=text_bytes,
+        text_size=text_size,
         target_language=target_language,
         data_collator=collate,
         train_dataset=train,
@@ -357,7 +358,7 @@ def measure_saved(
     collate: Any,
     validation: Dataset | None,
     *,
-    text_bytes: int | None = None,
+    text_size: TextSize | None = None,
     target_language: str | None = None,
 ) -> tuple[TheatreTrainer, dict[str, Any]]:
     """Measure a model that was trained and saved, as `train_and_measure` does when it has trained.
@@ -372,7 +373,7 @@ def measure_saved(
     trainer = TheatreTrainer(
         model=model,
         args=args,
-        text_bytes=text_bytes,
+        text_size=text_size,
         target_language=target_language,
         data_collator=collate,
         eval_dataset=validation,
