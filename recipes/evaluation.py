@@ -51,15 +51,20 @@ def evaluate_pairs(
     }
 
 
-def evaluate_text(name: str, path: Path) -> dict[str, Any]:
+def evaluate_text(name: str, path: Path, stride: int | None = None) -> dict[str, Any]:
     """Score a language model: perplexity and bits per byte of a text, read in rows of `longest_row` tokens.
+
+    Args:
+        name: model folder, or model on the Hub.
+        path: of the text; see `read_documents`.
+        stride: tokens from one row to the next; see `encode_blocks`.
 
     Raises:
         ValueError: the model or the file cannot be read.
     """
     texts = read_documents(path)
     model, tokenizer = load(name, "AutoModelForCausalLM")
-    blocks = encode_blocks(texts, tokenizer, longest_row(model))
+    blocks = encode_blocks(texts, tokenizer, longest_row(model), stride=stride)
     rows = negative_log_likelihood(model, tokenizer, blocks)
     return {**likelihood(rows, size_of(texts["text"])), "interval_signature": SIGNATURE}
 

@@ -147,7 +147,7 @@ def write_model_card(
         _metadata(does, name, recipe, metrics, languages),
         template_path=str(template_path()),
         title=escape(name),
-        summary=_summary(kind, recipe_name),
+        summary=_summary(kind, recipe_name, recipe.get("model_name_or_path")),
         architecture=_architecture(model),
         parameters=model.num_parameters(),
         vocabulary=model.config.vocab_size,
@@ -218,7 +218,7 @@ def _metadata(does: str, name: str, recipe: dict, metrics: dict, languages: list
         language=languages or None,
         library_name="transformers",
         pipeline_tag=does,
-        tags=["transformer-theatre", "from-scratch"],
+        tags=["transformer-theatre", "fine-tuned" if recipe.get("model_name_or_path") else "from-scratch"],
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -229,16 +229,18 @@ def _dataset(recipe: dict[str, Any]) -> str:
     files = (
         recipe.get(key) for key in ("dataset", "test_source", "validation_source", "validation_text", "train_text")
     )
-    return next((Path(str(name)).name for name in files if name), "unnamed")
+    first = next((name for name in files if name), "unnamed")
+    return ", ".join(Path(str(name)).name for name in (first if isinstance(first, list) else [first]))
 
 
-def _summary(kind: str, name: str) -> str:
+def _summary(kind: str, name: str, start: str | None) -> str:
     what = {
         "theatre_transformer": 'The original Transformer ("Attention Is All You Need", 2017)',
         "theatre_gpt": 'A GPT ("Improving Language Understanding by Generative Pre-Training", 2018)',
         "theatre_lstm": "An LSTM, of the kind that the Transformer replaced",
     }[kind]
-    return f"{what}, trained from scratch; the recipe started from {escape(name)} of Transformer Theatre."
+    how = f"fine-tuned from the model {escape(Path(start).name)}" if start else "trained from scratch"
+    return f"{what}, {how}; the recipe started from {escape(name)} of Transformer Theatre."
 
 
 def _architecture(model: PreTrainedModel) -> str:

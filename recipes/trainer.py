@@ -196,7 +196,8 @@ class TheatreTrainer(CheckpointingTrainer):
     def evaluate(self, eval_dataset=None, *args, **kwargs) -> dict[str, float]:
         """Evaluate the averaged weights where there are any."""
         self._measured_on = self.eval_dataset if eval_dataset is None else eval_dataset
-        with self.average.in_place() if self.average is not None else contextlib.nullcontext():
+        average = self.average.in_place() if self.average is not None else contextlib.nullcontext()
+        with average, self.counters.evaluating():
             return super().evaluate(eval_dataset, *args, **kwargs)
 
     def predict(self, test_dataset, *args, **kwargs):
@@ -227,7 +228,7 @@ class TheatreTrainer(CheckpointingTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Count the batch, and learn from it."""
         self.counter.add(inputs)
-        taken = documents_apart(inputs, self.model.config._attn_implementation)
+        taken = documents_apart(inputs, str(self.model.config._attn_implementation))
         return self.finite.add(inputs, super().training_step(model, taken, num_items_in_batch))
 
     def _names_of(self, inputs) -> list[str]:
@@ -292,7 +293,7 @@ class TheatreTrainer(CheckpointingTrainer):
         """Add the rows of one batch to the sums that `evaluation_loop` divides."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            taken = documents_apart(inputs, self.model.config._attn_implementation)
+            taken = documents_apart(inputs, str(self.model.config._attn_implementation))
             logits_BTV = model(**taken, use_cache=False).logits.view(*inputs["labels"].shape, -1)
         rows = likelihood_of_rows(logits_BTV, inputs["labels"], shifts=not self.model.config.is_encoder_decoder)
         # Processes are given rows twice where there are too few for all; gathering leaves those out again.
@@ -309,11 +310,8 @@ class TheatreTrainer(CheckpointingTrainer):
     ) -> EvalLoopOutput:
         """Measure the loss per token, and what the model writes, each row once, on any number of processes."""
         self._rows = []
-        with self.counters.evaluating():
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-            self.figures = self._figures()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        self.figures = self._figures()
         assert output.metrics is not None
         for name, value in self.figures.items():
             if name != "tokens" and not isinstance(value, str):

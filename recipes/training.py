@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging
 
 from .arguments import Recipe
@@ -21,6 +21,7 @@ from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .likelihood import TextSize
+from .lora import merge_adapters
 from .models import load
 from .run_arguments import RunArguments
 from .run_folder import begin_folder, check_folder, write_json
@@ -271,6 +272,7 @@ def train_and_measure(
     *,
     text_size: TextSize | None = None,
     target_language: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[TheatreTrainer, dict[str, Any]]:
     """Train, save the model folder, and measure the validation loss.
 
@@ -283,6 +285,7 @@ def train_and_measure(
         validation: rows of token ids; pairs with their text.
         text_size: of the validation text, where it is no pairs.
         target_language: code, see `score_texts`.
+        callbacks: the task's own.
 
     Returns:
         The trainer, and what it measured: `train_steps`, `train_loss`, the figures of `RunCounters`, and, given `validation`,
@@ -307,6 +310,7 @@ def train_and_measure(
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
+        callbacks=list(callbacks),
     )
     checkpoint = last_checkpoint(args)
     if checkpoint is not None:
@@ -334,6 +338,7 @@ def train_and_measure(
         metrics |= take_average(trainer)
         # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        merge_adapters(model)
         if validation is not None:
             metrics |= measured_validation(trainer)
         # Generation wants the cache that the Trainer turned off in the configuration.
