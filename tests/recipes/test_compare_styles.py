@@ -55,7 +55,18 @@ def runs(tmp_path_factory):
 
 
 def test_generators_that_have_learned_their_style_pass_and_the_model_they_started_from_does_not(runs, capsys):
-    options = ["--data_dir", str(runs), "--samples", "10", "--tokens", "30", "--words", "5", "--output", str(runs / "figures.json")]
+    options = [
+        "--data_dir",
+        str(runs),
+        "--samples",
+        "10",
+        "--tokens",
+        "30",
+        "--words",
+        "5",
+        "--output",
+        str(runs / "figures.json"),
+    ]
     assert main([str(runs / "base"), str(runs / "sea"), str(runs / "land"), *options]) == 0
     figures = json.loads((runs / "figures.json").read_text(encoding="utf-8"))
     for name in WORDS:
