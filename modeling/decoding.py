@@ -279,6 +279,7 @@ def sample(
     generator: torch.Generator | None = None,
     alpha: float = 0.0,
     said: Sequence[Sequence[int]] = (),
+    streamer: Any = None,
 ) -> list[Hypothesis]:
     """Write one text for every row, token by token; a row that has ended leaves the batch.
 
@@ -296,6 +297,7 @@ def sample(
         generator: source of randomness; None: torch's own.
         alpha: exponent of the length penalty in the texts' scores; it changes nothing of what is written.
         said: what was said before each text, whose n-grams are not repeated either; empty: nothing.
+        streamer: gets each token of the first row by `put` as it is written, but the end token; the library's will do.
 
     Raises:
         ValueError: the model's logits are no numbers.
@@ -324,6 +326,8 @@ def sample(
             zip(alive, next_RT[:, 0].tolist(), stuck_R.tolist(), strict=True)
         ):
             is_end = token in constraints.eos_token_ids
+            if streamer is not None and row == 0 and not (is_end or is_stuck):
+                streamer.put(next_RT[place].cpu())
             if is_stuck:
                 texts[row] = Hypothesis(
                     said_RT[place, start:-1].tolist(), float(earlier_log_prob_R[place]), alpha, False

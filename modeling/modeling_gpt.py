@@ -114,7 +114,7 @@ class GPTModel(GPTPreTrainedModel):
             attention_mask: 1 at real tokens, 0 at padding, (batch, past + positions); None: every token is real.
             position_ids: (batch, positions); None: real tokens are numbered from 0, whichever side is padded. Rows that
                 hold several documents number each from 0; given without `attention_mask`, the documents then do not see
-                one another.
+                one another. Flash kernels want them in one row, with the library's `cu_seq_lens_q`, `max_length_q`, ....
             past_key_values: keys and values of earlier tokens.
             inputs_embeds: token embeddings in place of `input_ids`, (batch, positions, d_model).
             use_cache: return `past_key_values` for the next tokens.
@@ -129,7 +129,9 @@ class GPTModel(GPTPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-        check_positions(past_length, inputs_embeds.shape[1], self.config.max_position_embeddings)
+        # Where all rows are given to a flash kernel as one, its longest document is what needs positions.
+        longest = kwargs.get("max_length_q") or inputs_embeds.shape[1]
+        check_positions(past_length, longest, self.config.max_position_embeddings)
 
         causal_mask = create_causal_mask(
             config=self.config,

@@ -22,6 +22,9 @@ from .text_batches import (
 )
 
 
+_SAMPLING: dict[str, float] = {"temperature": 0.8, "top_k": 200, "top_p": 1.0}
+
+
 class TextContinuation:
     """Strings to what may come after them, for causal models."""
 
@@ -32,13 +35,14 @@ class TextContinuation:
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         max_new_tokens: int = 500,
-        temperature: float = 0.8,
-        top_k: int = 200,
-        top_p: float = 1.0,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         no_repeat_ngram_size: int | None = None,
         seed: int | None = None,
         max_tokens_per_batch: int = 8192,
         progress: bool | None = None,
+        streamer: Any = None,
     ) -> list[str]:
         """Continue prompts, beyond the model's context too: when it is full, the newer half of it is kept.
 
@@ -46,20 +50,23 @@ class TextContinuation:
             prompts: what each text begins with; an empty one: the beginning of a document.
             tokenizer: the model's; None: the one that was saved beside it.
             max_new_tokens: tokens; fewer where the document ends.
-            temperature: below 1 likely tokens become likelier; 0 takes the likeliest each time.
-            top_k: draw from the likeliest so many tokens; 0: from all.
-            top_p: draw from the likeliest tokens that together have this probability.
+            temperature: below 1 likely tokens become likelier; 0 takes the likeliest each time; None: what the generation
+                configuration says, or else 0.8.
+            top_k: draw from the likeliest so many tokens; 0: from all; None: as for temperature, or else 200.
+            top_p: draw from the likeliest tokens that together have this probability; None: as for temperature, or else 1.
             no_repeat_ngram_size: no n-gram of so many tokens comes twice, in the prompt and what is written; 0: any may;
                 None: what the generation configuration says.
             seed: of the draw.
             max_tokens_per_batch: padded tokens of the prompts and their continuations.
             progress: show a bar on stderr; None: where there is more than one batch.
+            streamer: of the library (`TextIteratorStreamer`, ...): gets the tokens of the prompt and, as they come, those of
+                what is written, for a single prompt.
 
         Returns:
             The continuations, without the prompts.
 
         Raises:
-            ValueError: an option is out of its range; a prompt is no string, fills the context, or holds a character that
+            ValueError: an option is out of its range; there is a streamer and not one prompt; a prompt is no string, fills the context, or holds a character that
                 the tokenizer does not know.
         """
         options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -70,9 +77,15 @@ class TextContinuation:
             seed=seed,
             max_tokens_per_batch=max_tokens_per_batch,
         )
+        options = {name: self._preset(name) if value is None else value for name, value in options.items()}
         prompts = list_of_texts("prompts", prompts)
         tokenizer = tokenizer_of(self, tokenizer)
         texts = [self._encode_prompt(prompt, number, tokenizer) for number, prompt in enumerate(prompts, 1)]
+        if streamer is not None:
+            if len(prompts) != 1:
+                raise ValueError(f"A streamer is for one prompt, not for {len(prompts)}.")
+            options["streamer"] = streamer
+            streamer.put(torch.tensor(texts))
         starts = [len(ids) for ids in texts]
         options["generator"] = generator_of(self, seed)
         lengths = {i: len(ids) + max_new_tokens for i, ids in enumerate(texts)}
@@ -80,6 +93,8 @@ class TextContinuation:
         for batch in batches_with_progress(lengths, max_tokens_per_batch, "continuing", progress, 1, most_rows):
             ends = {i: starts[i] + max_new_tokens for i in batch}
             self._continue(texts, ends, constraints_of(self, no_repeat_ngram_size), options)
+        if streamer is not None:
+            streamer.end()
         return [
             str(tokenizer.decode(ids[start:], skip_special_tokens=True))
             for ids, start in zip(texts, starts, strict=True)
@@ -157,6 +172,13 @@ class TextContinuation:
     def _context(self: Any) -> int | None:
         """Positions that the model has; None: no limit."""
         return getattr(self.config, "max_position_embeddings", None)
+
+    def _preset(self: Any, name: str) -> float:
+        """What the generation configuration says of sampling, or the default where it says nothing."""
+        if name == "temperature" and self.generation_config.do_sample is False:
+            return 0
+        value = getattr(self.generation_config, name, None)
+        return _SAMPLING[name] if value is None else value
 
     def _encode_prompt(self: Any, prompt: str, number: int, tokenizer: Any) -> list[int]:
         ids = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] or [tokenizer.bos_token_id]

@@ -6,7 +6,7 @@ from .nearest import nearest
 from .run_arguments import RunArguments
 
 
-_LIKELIHOOD = ["loss", "perplexity", "bits_per_byte"]
+_LIKELIHOOD = ["loss", "perplexity", "bits_per_byte", "bits_per_character"]
 _WRITTEN = ["bleu", "bleu_lowercase", "bleu_moses_lowercase", "chrf", "exact_match"]
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from .hub_names import HUB_TASKS, check_hub_names
 from .nearest import nearest
+from .template import template_of
 
 
 TEXT_METRICS = ("bleu", "chrf", "exact_match", "rouge", "symbol_error_rate", "ter")
@@ -111,21 +112,49 @@ class TextDataArguments:
     _argument_group_name = "data"
 
     data_dir: str | None = field(default=None, metadata={"help": "folder that relative file names start from"})
-    train_text: str | None = field(
-        default=None, metadata={"help": "a text file, a folder of .txt files, or a .jsonl file; each may end in .gz"}
+    train_text: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "a text file, a .jsonl file, or a folder of either, or several of them; each file may end in .gz"
+        },
     )
-    validation_text: str | None = field(default=None, metadata={"help": "as train_text; measured while training"})
+    validation_text: list[str] = field(
+        default_factory=list, metadata={"help": "as train_text; measured while training"}
+    )
     validation_share: float = field(
         default=0.1,
         metadata={"help": "share of the training text, cut from its end, where no validation text is named"},
     )
     text_field: str = field(default="text", metadata={"help": "field of .jsonl or dataset rows"})
+    template: str | None = field(
+        default=None,
+        metadata={
+            "help": 'in place of text_field, a document with names of fields in braces: "Title: {title}\n\n{text}"'
+        },
+    )
+    template_words: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": 'what is written for values of a field of the template: {"label": {"0": "negative", "1": "positive"}}'
+        },
+    )
+    bad_lines: str = field(
+        default="error",
+        metadata={"help": '"error": stop at the first bad row; "skip": leave bad rows out, count and name them'},
+    )
     row_length: int | None = field(
         default=None, metadata={"help": "tokens in a row of text; default: as many as the model takes, or 128 (LSTM)"}
     )
     separator: str | None = field(
         default=None,
         metadata={"help": "what stands between the documents of a text file; none: a file is one document"},
+    )
+    attend_across_documents: bool = field(
+        default=True,
+        metadata={
+            "help": "tokens see those of earlier documents in the same row, as in GPT-2; false: each document is by itself, "
+            "its positions from 0"
+        },
     )
     dataset: str | None = field(
         default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
@@ -155,11 +184,26 @@ class TextDataArguments:
         default="bpe",
         metadata={"help": '"bpe" or "character": trained from the training text; or a folder that holds a tokenizer'},
     )
+    eval_stride: int | None = field(
+        default=None,
+        metadata={
+            "help": "tokens from one row of the validation text to the next; with fewer than row_length rows overlap, and each "
+            "token is predicted from at least row_length - eval_stride before it; default: as many as there can be"
+        },
+    )
 
     def __post_init__(self):
-        """Check what the Hub has to understand.
+        """Check what can be checked without the text.
 
         Raises:
-            ValueError: it would not.
+            ValueError: an option is wrong, or does not go with another, or the Hub would not understand it.
         """
         check_hub_names(data_url=self.data_url, model_licence=self.model_licence, hub_task=self.hub_task)
+        self.prompt = template_of(self.template, self.template_words)
+        self.template_words = self.prompt.words if self.prompt is not None and self.prompt.words else None
+        if self.prompt is not None and self.text_field != "text":
+            raise ValueError(
+                f"text_field={self.text_field!r} and a template: the template names its fields; give one."
+            )
+        if self.eval_stride is not None and self.eval_stride < 1:
+            raise ValueError(f"eval_stride={self.eval_stride} must be 1 or more tokens.")

@@ -1,13 +1,20 @@
-"""How likely a model finds a text: negative log-likelihood per token, perplexity, bits per byte."""
+"""How likely a model finds a text: negative log-likelihood per token, perplexity, bits per byte and per character."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from .bootstrap import interval
+
+
+class TextSize(NamedTuple):
+    """How long a text is, whatever tokenizer reads it."""
+
+    bytes: int  # as UTF-8
+    characters: int  # code points
 
 
 def likelihood_of_rows(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, shifts: bool) -> torch.Tensor:
@@ -26,16 +33,17 @@ def likelihood_of_rows(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, shi
     return torch.stack([nll_BT.sum(1, dtype=kind), (labels_BT != -100).sum(1, dtype=kind)], dim=1)
 
 
-def likelihood(rows: Sequence[Sequence[float]], text_bytes: int | None = None) -> dict[str, Any]:
-    """Express summed negative log-likelihoods per token and per byte of text.
+def likelihood(rows: Sequence[Sequence[float]], text_size: TextSize | None = None) -> dict[str, Any]:
+    """Express summed negative log-likelihoods per token, and per byte and character of text.
 
     Args:
         rows: of each sentence or row of text, its sum in nats and its tokens; the order changes nothing, to the last digit.
-        text_bytes: of the whole text, as UTF-8.
+        text_size: of the whole text.
 
     Returns:
         `nll` (nats per token) and `perplexity`, its exponential, with the bounds of their 95 % intervals, found by
-        resampling the rows (`nll_low`, `nll_high`, ...); `tokens`; and `bits_per_byte` where the bytes are known.
+        resampling the rows (`nll_low`, `nll_high`, ...); `tokens`; and `bits_per_byte` and `bits_per_character` where the size is
+        known.
     """
     total = math.fsum(row[0] for row in rows)
     tokens = math.fsum(row[1] for row in rows)
@@ -46,11 +54,12 @@ def likelihood(rows: Sequence[Sequence[float]], text_bytes: int | None = None) -
         figures[f"nll{suffix}"] = nll
         # Beyond the largest double it is not worth the name.
         figures[f"perplexity{suffix}"] = math.exp(nll) if nll < 700 else math.inf
-    if text_bytes is not None:
-        figures["bits_per_byte"] = total / math.log(2) / text_bytes
+    if text_size is not None:
+        figures["bits_per_byte"] = total / math.log(2) / text_size.bytes
+        figures["bits_per_character"] = total / math.log(2) / text_size.characters
     return {**figures, "tokens": int(tokens)}
 
 
-def bytes_of(texts: Sequence[str]) -> int:
-    """Count the bytes of texts, as UTF-8."""
-    return sum(len(text.encode()) for text in texts)
+def size_of(texts: Sequence[str]) -> TextSize:
+    """Measure texts together."""
+    return TextSize(sum(len(text.encode()) for text in texts), sum(map(len, texts)))

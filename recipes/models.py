@@ -1,6 +1,7 @@
 """Loading a trained model and its tokenizer, with one line that says what is wrong where that fails."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -22,20 +23,20 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
     Raises:
         ValueError: there is no such model, it is of the other kind, its files are damaged, or it has no tokenizer.
     """
-    _check_kind(name, auto_class)
+    check_kind(name, auto_class)
     tokenizer = load_tokenizer(name)
     return load_model(name, auto_class), tokenizer
 
 
-def load_model(name: str, auto_class: str) -> PreTrainedModel:
-    """Load a model as `load` does, without its tokenizer, which need not be there.
+def load_model(name: str, auto_class: str, **fields: Any) -> PreTrainedModel:
+    """Load a model as `load` does, without its tokenizer, which need not be there; `fields` replace its configuration's.
 
     Raises:
         ValueError: there is no such model, it is of the other kind, or its files are damaged.
     """
-    _check_kind(name, auto_class)
+    check_kind(name, auto_class)
     try:
-        model, loading = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True)
+        model, loading = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True, **fields)
     except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
         raise ValueError(f"The weights of {name} cannot be read: {first_line(error)}") from None
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -48,7 +49,12 @@ def load_model(name: str, auto_class: str) -> PreTrainedModel:
     return model.to(accelerator or "cpu").eval()
 
 
-def _check_kind(name: str, auto_class: str):
+def check_kind(name: str, auto_class: str):
+    """Make sure that a model is there, and of the kind that a class loads.
+
+    Raises:
+        ValueError: it is not.
+    """
     if is_local(name) and not Path(name).exists():
         raise ValueError(f"There is no model folder {name}. {near_names(Path(name))}")
     if Path(name).exists() and not (Path(name) / "config.json").is_file():

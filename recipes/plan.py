@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from .arguments import parse_recipe
 from .cost import Assumptions, update_seconds
@@ -14,6 +15,7 @@ from .flops import training_flops
 from .measured_update import checkpoints_activations, measure_update
 from .memory import Bytes, TrainingMemory, training_memory
 from .model_arguments import model_config, presets_for, vocabulary_size
+from .models import check_kind
 from .run_arguments import RunArguments
 from .train import load_recipe, script
 
@@ -118,12 +120,16 @@ def make_plan(name: str, overrides: Sequence[str], devices: int = 1, mean_length
             raise ValueError(f"{option}={value} must be 1 or more.")
     recipe = load_recipe(name)
     task = script(recipe.task)
-    (model_args, data, args), _ = parse_recipe(recipe, overrides, *task.argument_types(recipe, overrides))
+    parts, _ = parse_recipe(recipe, overrides, *task.argument_types(recipe, overrides))
+    model_args, data, args = parts[0], parts[-2], parts[-1]
     if devices % args.fsdp_size:
         raise ValueError(f"fsdp_size={args.fsdp_size} must divide devices={devices}.")
     model_class = presets_for(task.AUTO_CLASS)[model_args.preset]
     model_args.vocab_size = vocabulary_size(model_class, model_args)
     config = model_config(model_class, model_args)
+    if started := next(filter(None, (getattr(part, "model_name_or_path", None) for part in parts)), None):
+        check_kind(started, task.AUTO_CLASS)
+        config = AutoConfig.from_pretrained(started)
     if config.is_encoder_decoder:
         source = target = mean_length
     else:

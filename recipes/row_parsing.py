@@ -37,13 +37,22 @@ def parse_json(lines: tuple[str, ...], fields: tuple[str, ...], *, lists: bool =
     Raises:
         BadLineError: it is no JSON object, or a field is missing, empty, or no text.
     """
+    return parse_fields(json_object(lines[0], fields[0]), fields, lists=lists)
+
+
+def json_object(line: str, field: str) -> dict[str, Any]:
+    """Read a line that is an object of JSON, such as one with this field.
+
+    Raises:
+        BadLineError: it is none.
+    """
     try:
-        row = json.loads(lines[0])
+        row = json.loads(line)
     except json.JSONDecodeError as error:
         raise BadLineError(f"the line is not JSON: {error.msg} at character {error.pos + 1}") from error
     if not isinstance(row, dict):
-        raise BadLineError(f'the line is {row!r:.40}, not a JSON object such as {{"{fields[0]}": "..."}}')
-    return parse_fields(row, fields, lists=lists)
+        raise BadLineError(f'the line is {row!r:.40}, not a JSON object such as {{"{field}": "..."}}')
+    return row
 
 
 def parse_fields(row: dict[str, Any], fields: tuple[str, ...], *, lists: bool = False) -> tuple[Any, ...]:
@@ -57,15 +66,28 @@ def parse_fields(row: dict[str, Any], fields: tuple[str, ...], *, lists: bool = 
     Raises:
         BadLineError: one is missing, empty, or no text.
     """
-    return tuple(_field(row, name, lists=lists and number == 1) for number, name in enumerate(fields))
+    return tuple(value_of(row, name, of_text=True, lists=lists and number == 1) for number, name in enumerate(fields))
 
 
-def _field(row: dict[str, Any], name: str, *, lists: bool) -> str | list[str]:
+def value_of(row: dict[str, Any], name: str, *, of_text: bool = False, lists: bool = False) -> Any:
+    """Take a field of a row, dotted where it is nested.
+
+    Args:
+        row: names and values.
+        name: of the field.
+        of_text: it must be text.
+        lists: or a list of texts.
+
+    Raises:
+        BadLineError: it is missing, or not what it must be.
+    """
     value: Any = row
     for key in [name] if name in row else name.split("."):
         if not isinstance(value, dict) or key not in value:
             raise BadLineError(f'there is no field "{name}"; the fields are: {", ".join(_field_names(row)) or "none"}')
         value = value[key]
+    if not of_text:
+        return value
     for text in value if lists and isinstance(value, list) and value else [value]:
         if not isinstance(text, str):
             raise BadLineError(f'the field "{name}" is {value!r:.40} ({type(value).__name__}), not a string')

@@ -100,7 +100,7 @@ class RunArguments(Seq2SeqTrainingArguments):
     metric_for_best_model: str | None = field(
         default=None,
         metadata={
-            "help": "loss (the default), perplexity, bits_per_byte, or with predict_with_generate bleu, chrf, exact_match: what "
+            "help": "loss (the default), perplexity, bits_per_byte, bits_per_character, or with predict_with_generate bleu, chrf, exact_match: what "
             "load_best_model_at_end, average_best and early_stopping_patience go by"
         },
     )
@@ -211,7 +211,8 @@ class RunArguments(Seq2SeqTrainingArguments):
             self.save_total_limit = None  # which are the best is known in the end
         if self.noam_factor is not None and not self.warmup_steps:
             raise ValueError("noam_factor needs warmup_steps: the paper's schedule begins with a rise.")
-        if (self.metric_for_best_model or "").removeprefix("eval_") in ("loss", "perplexity", "bits_per_byte"):
+        name = (self.metric_for_best_model or "").removeprefix("eval_")
+        if name in ("loss", "perplexity", "bits_per_byte", "bits_per_character"):
             self.greater_is_better = False  # the library knows it of the loss alone
         check_optimizer(self.optimizer, self.muon_learning_rate)
         super().__post_init__()

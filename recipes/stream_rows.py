@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from .bpe_dropout import BpeDropout, draw_for
+from .document_rows import positions_in_documents
 from .pair_dropout import drop_pair
 from .text_streams import TextRow, TextStream
 from .tokenization import IGNORED, PIECE, can_be_cut, encode_batch, pieces_of
@@ -150,6 +151,7 @@ class PackedRows:
         length: tokens of a row.
         dropout: splits words in other pieces each epoch, or None.
         seed: of the dropout.
+        apart: whether the documents of a row do not see one another; see `documents_apart`.
 
     Raises:
         ValueError: the tokenizer has no end token.
@@ -165,11 +167,12 @@ class PackedRows:
         *,
         dropout: BpeDropout | None = None,
         seed: int = 0,
+        apart: bool = False,
     ):
         if tokenizer.eos_token_id is None:
             raise ValueError("A stream of documents needs an end token between them; the tokenizer has none.")
         self.text, self.tokenizer, self.length = text, tokenizer, length
-        self.dropout, self.seed = dropout, seed
+        self.dropout, self.seed, self.apart = dropout, seed, apart
         if not can_be_cut(tokenizer):
             text.part = None
         self.end, self.cut = tokenizer.eos_token_id, can_be_cut(tokenizer)
@@ -209,14 +212,17 @@ class PackedRows:
         """Make labels: all tokens but the first, which the row before has predicted."""
         encoded = []
         for row in rows:
-            ids = np.frombuffer(row.tokens, dtype=np.int32).tolist()
-            labels = [IGNORED, *ids[1:]]
-            encoded.append((row, {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}))
+            tokens = np.frombuffer(row.tokens, dtype=np.int32)
+            ids = tokens.tolist()
+            features = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [IGNORED, *ids[1:]]}
+            if self.apart:
+                features["position_ids"] = positions_in_documents(tokens, self.end).tolist()
+            encoded.append((row, features))
         return encoded
 
     def describe(self) -> str:
         """Say what is read."""
-        return f"rows of {self.length} tokens"
+        return f"rows of {self.length} tokens{', documents apart,' if self.apart else ''}"
 
     def dump(self, row: PackedRow) -> list[str]:
         """Turn a row into what JSON can hold."""

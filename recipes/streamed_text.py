@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .bad_lines import StreamedBadLines
 from .bpe_dropout import BpeDropout, draw_for
+from .chained_streams import ChainedStreams
 from .data_arguments import PairDataArguments, TextDataArguments
 from .row_parsing import parse_fields
 from .run_arguments import RunArguments
@@ -46,15 +47,20 @@ def stream_documents(data: TextDataArguments) -> TextStream:
     Raises:
         ValueError: there are none, or an argument does not apply.
     """
-    bad = StreamedBadLines("error", "documents")
+    bad, template = StreamedBadLines(data.bad_lines, "documents"), data.prompt
     if data.dataset:
-        return _dataset_stream(data, (data.text_field,), bad, None)
-    if data.train_text is None:
+        fields = (data.text_field,) if template is None else template.fields
+        return _dataset_stream(data, fields, bad, None, None if template is None else template.of_row)
+    if not data.train_text:
         raise ValueError("There is nothing to train on: give train_text, or dataset.")
-    files, parse = document_files(Path(data.data_dir or ".") / data.train_text, data.text_field, data.separator)
-    if parse is not None:
-        return LineStream(files, parse, bad)
-    return DocumentStream(files, data.separator, bad, PIECE)
+    streams: list[TextStream] = []
+    for path in data.train_text:
+        files, parse = document_files(Path(data.data_dir or ".") / path, data.text_field, data.separator, template)
+        if parse is None:
+            streams.append(DocumentStream(files, data.separator, bad, PIECE))
+        else:
+            streams += [LineStream([file], parse, bad) for file in files]
+    return streams[0] if len(streams) == 1 else ChainedStreams(streams)
 
 
 def sample_texts(text: TextStream, count: int) -> Iterator[str]:
@@ -91,9 +97,15 @@ def batches_of_pairs(
 
 
 def batches_of_text(
-    text: TextStream, tokenizer: PreTrainedTokenizerBase, length: int, args: RunArguments, collate: Callable
+    text: TextStream,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    args: RunArguments,
+    collate: Callable,
+    *,
+    apart: bool = False,
 ) -> StreamBatches:
-    """Make the batches of a stream of documents, in rows of `length` tokens.
+    """Make the batches of a stream of documents, in rows of `length` tokens; `apart` as for `PackedRows`.
 
     Raises:
         ValueError: a batch does not hold a row.
@@ -102,7 +114,7 @@ def batches_of_text(
     if tokens and tokens < length:
         raise ValueError(f"max_tokens_per_batch={tokens} must be at least row_length={length}.")
     dropout = BpeDropout(tokenizer, args.bpe_dropout) if args.bpe_dropout else None
-    rows = PackedRows(text, tokenizer, length, dropout=dropout, seed=args.seed)
+    rows = PackedRows(text, tokenizer, length, dropout=dropout, seed=args.seed, apart=apart)
     return _batches(rows, args, collate)
 
 
@@ -162,8 +174,14 @@ def _batches(rows: StreamRows, args: RunArguments, collate: Callable) -> StreamB
 
 
 def _dataset_stream(
-    data: PairDataArguments | TextDataArguments, fields: tuple[str, ...], bad: StreamedBadLines, limit: int | None
+    data: PairDataArguments | TextDataArguments,
+    fields: tuple[str, ...],
+    bad: StreamedBadLines,
+    limit: int | None,
+    parse: Callable | None = None,
 ) -> TextStream:
     name = str(data.dataset)
     opened = open_dataset(name, data.train_split, data.dataset_config, fields, streaming=True)
-    return DatasetStream(f"{name}[{data.train_split}]", opened, partial(parse_fields, fields=fields), bad, limit)
+    return DatasetStream(
+        f"{name}[{data.train_split}]", opened, parse or partial(parse_fields, fields=fields), bad, limit
+    )

@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset, load_from_disk
+from datasets import Dataset, concatenate_datasets, load_dataset, load_from_disk
 
 from .bad_lines import BadLines
 from .first_line import first_line
 from .line_reader import LineReader
 from .row_parsing import BadLineError, parse_fields, parse_json, parse_parallel, parse_tsv
+from .template import Template
 
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -99,17 +100,23 @@ def pair_files(
 
 
 def read_documents(
-    path: str | Path, *, text_field: str = "text", separator: str | None = None, bad_lines: str = "error"
+    path: str | Path,
+    *,
+    text_field: str = "text",
+    separator: str | None = None,
+    bad_lines: str = "error",
+    template: Template | None = None,
 ) -> Dataset:
     r"""Read documents for language modelling; files may be gzipped (`.gz`).
 
     Args:
-        path: a text file (one document), a folder of `.txt` files (one document each, by name), or a `.jsonl` file (one
-            document a row).
+        path: a text file (one document), a folder of `.txt` files (one document each, by name), or a `.jsonl` file or a folder
+            of such (one document a row).
         text_field: JSON lines: name of the field, dotted if nested.
         separator: what stands between the documents of a text file, such as "<|endoftext|>", or "\n" where each line is
             one. None: the whole file is one document.
         bad_lines: as for `read_pairs`, for rows of JSON lines.
+        template: how fields of a row of JSON lines become a document; None: it is the field `text_field`.
 
     Returns:
         Columns `text` and `origin`. The text is the file's, but for separators, and for "\r\n", which becomes "\n".
@@ -119,16 +126,17 @@ def read_documents(
             not occur; a row is bad; or an argument does not apply. The message names file and line.
     """
     bad = BadLines(bad_lines, "documents")
-    files, parse = document_files(path, text_field, separator)
+    files, parse = document_files(path, text_field, separator, template)
     if parse is not None:
-        return _collect(zip(_stripped(files[0])), parse, ("text",), files[0], bad)
+        tables = [_collect(zip(_stripped(file)), parse, ("text",), file, bad) for file in files]
+        return concatenate_datasets(tables)
     found = [document for file in files for document in _documents_of(file, separator)]
     check_separator(path, separator, len(found), len(files))
     return Dataset.from_dict({"text": [text for text, _ in found], "origin": [origin for _, origin in found]})
 
 
 def document_files(
-    path: str | Path, text_field: str, separator: str | None
+    path: str | Path, text_field: str, separator: str | None, template: Template | None = None
 ) -> tuple[list[Path], Callable[[tuple[str, ...]], tuple[str, ...]] | None]:
     """Find the files that hold documents; the arguments are `read_documents`'s.
 
@@ -136,22 +144,33 @@ def document_files(
         The paths; and a function from a line to its document, which raises `BadLineError`, or None for plain text.
 
     Raises:
-        ValueError: an argument does not apply, a file is missing, or the folder holds no text.
+        ValueError: an argument does not apply, a file is missing, or the folder holds no text, or text of both kinds.
     """
     path = Path(path).expanduser()
-    if _kind(path) in JSON_LINES and not path.is_dir():
+    files = _documents_in(path) if path.is_dir() else [_existing_file(path)]
+    if _kind(files[0]) in JSON_LINES:
         if separator is not None:
             raise ValueError(f"separator={separator!r} is for plain text; in {path} each row is a document.")
-        return [_existing_file(path)], partial(parse_json, fields=(text_field,))
+        return files, template.of_line if template is not None else partial(parse_json, fields=(text_field,))
     if text_field != "text":
         raise ValueError(f"text_field={text_field!r} is for JSON lines; {path} is plain text.")
-    if not path.is_dir():
-        return [_existing_file(path)], None
-    files = sorted(file for file in path.iterdir() if _kind(file) == ".txt")
-    if not files:
-        saved = "; `datasets` saved it, so use load_documents" if _is_saved(path) else ""
-        raise ValueError(f"The folder {path} holds no .txt or .txt.gz file{saved}.")
+    if template is not None:
+        raise ValueError(f"template={template.text!r} is for JSON lines and data sets; {path} is plain text.")
     return files, None
+
+
+def _documents_in(folder: Path) -> list[Path]:
+    """List the files of a folder, by name, that hold documents."""
+    files = sorted(file for file in folder.iterdir() if _kind(file) in (".txt", *JSON_LINES))
+    if not files:
+        saved = "; `datasets` saved it: name it as `dataset`, not as a text" if _is_saved(folder) else ""
+        raise ValueError(f"The folder {folder} holds no .txt, .txt.gz, .jsonl or .jsonl.gz file{saved}.")
+    other = next((file for file in files if (_kind(file) == ".txt") != (_kind(files[0]) == ".txt")), None)
+    if other is not None:
+        raise ValueError(
+            f"The folder {folder} holds plain text and JSON lines, {files[0].name} and {other.name}: name one of them."
+        )
+    return files
 
 
 def check_separator(path: str | Path, separator: str | None, documents: int, files: int):
@@ -200,13 +219,16 @@ def load_documents(
     bad_lines: str = "error",
     *,
     config_name: str | None = None,
+    template: Template | None = None,
 ) -> Dataset:
-    """Load documents, as columns `text` and `origin`; every argument is that of `load_pairs`.
+    """Load documents, as columns `text` and `origin`; every argument is that of `load_pairs`, or of `read_documents`.
 
     Raises:
         ValueError: there is no such dataset, split or field, or a row is bad.
     """
-    return _load_columns(name, split, config_name, (text_field,), ("text",), BadLines(bad_lines, "documents"))
+    fields = (text_field,) if template is None else template.fields
+    parse = None if template is None else template.of_row
+    return _load_columns(name, split, config_name, fields, ("text",), BadLines(bad_lines, "documents"), parse)
 
 
 def is_local(name: str | Path) -> bool:
@@ -316,11 +338,12 @@ def _load_columns(
     fields: tuple[str, ...],
     columns: tuple[str, ...],
     bad: BadLines,
+    parse: Callable[[Any], tuple[str, ...]] | None = None,
 ) -> Dataset:
     data = open_dataset(name, split, config_name, fields)
     label = f"{name}[{data.split}]" if data.split else str(name)
     place = Path(label) if is_local(name) else label
-    return _collect(data, partial(parse_fields, fields=fields, lists=True), columns, place, bad)
+    return _collect(data, parse or partial(parse_fields, fields=fields, lists=True), columns, place, bad)
 
 
 def open_dataset(

@@ -70,15 +70,22 @@ def parser() -> argparse.ArgumentParser:
         help="padded source tokens in a batch, times beams (default: 8192)",
     )
 
-    generate = commands.add_parser("generate", help="continue a text")
+    generate = commands.add_parser("generate", help="continue a text, token by token")
     generate.add_argument("model", help="output folder of a run, or a model on the Hub")
-    generate.add_argument("--prompt", help="the text to continue (default: what stdin holds)")
+    generate.add_argument(
+        "--prompt", help="the text to continue (default: what stdin holds; on a terminal, one line after the other)"
+    )
     generate.add_argument("--max_new_tokens", type=whole_number, default=500, help="tokens (default: 500)")
     generate.add_argument(
-        "--temperature", type=float, default=0.8, help="0 takes the likeliest token each time (default: 0.8)"
+        "--temperature", type=float, help="0 takes the likeliest token each time (default: the model's, or 0.8)"
     )
     generate.add_argument(
-        "--top_k", type=int, default=200, help="draw from the likeliest so many; 0: from all (default: 200)"
+        "--top_k", type=int, help="draw from the likeliest so many; 0: from all (default: the model's, or 200)"
+    )
+    generate.add_argument(
+        "--top_p",
+        type=float,
+        help="draw from the likeliest tokens that together have this probability (default: the model's, or 1)",
     )
     generate.add_argument("--seed", type=int, help="of the draw (default: another each time)")
 
@@ -133,22 +140,33 @@ def _chunks(size: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def run_generate(arguments: argparse.Namespace) -> int:
-    """Print a prompt and its continuation."""
+    """Print a prompt and, as it comes, its continuation; on a terminal, for one line after the other."""
     from .models import load
+    from .token_printer import TokenPrinter
+
+    def show(text: str):
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
     model, tokenizer = load(arguments.model, "AutoModelForCausalLM")
-    if arguments.prompt is None and sys.stdin.isatty():
-        print("Type a text to continue; Ctrl-D ends it.", file=sys.stderr)
-    prompt = _read_prompt() if arguments.prompt is None else arguments.prompt
-    [text] = model.continue_text(
-        [prompt],
-        tokenizer=tokenizer,
-        max_new_tokens=arguments.max_new_tokens,
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        seed=arguments.seed,
-    )
-    print(prompt + text)
+    printer = TokenPrinter(tokenizer, show)
+    options = {name: getattr(arguments, name) for name in ("max_new_tokens", "temperature", "top_k", "top_p", "seed")}
+    options |= {"tokenizer": tokenizer, "progress": False, "streamer": printer}
+    typed = arguments.prompt is None and sys.stdin.isatty()
+    if not typed:
+        prompt = _read_prompt() if arguments.prompt is None else arguments.prompt
+        printer.before = prompt
+        model.continue_text([prompt], **options)
+        print()
+        return 0
+    print("Type a text to continue, and press Enter; Ctrl-D ends.", file=sys.stderr)
+    for _, [line] in _chunks(1):
+        try:
+            printer.before = line
+            model.continue_text([line], **options)
+        except ValueError as error:  # of this line; the next may be right
+            print(f"theatre: {error}", file=sys.stderr)
+        print()
     return 0
 
 

@@ -10,6 +10,7 @@ _SHOWN = [
     ("loss", "validation loss", 4),
     ("perplexity", "perplexity", 2),
     ("bits_per_byte", "bits per byte", 4),
+    ("bits_per_character", "bits per character", 4),
     ("bleu", "BLEU", 2),
     ("chrf", "chrF2", 2),
 ]

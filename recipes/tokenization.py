@@ -19,6 +19,7 @@ from transformers.utils import logging
 from transformer_theatre.modeling.text_batches import encode_targets
 
 from .bad_lines import BadLines
+from .document_rows import positions_in_documents
 from .first_line import first_line
 from .text_data import is_local, near_names
 
@@ -163,14 +164,20 @@ def encode_pairs(
 
 
 def encode_blocks(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, block_size: int, *, stride: int | None = None
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    block_size: int,
+    *,
+    stride: int | None = None,
+    apart: bool = False,
 ) -> Dataset:
     """Cut documents into blocks of token ids such that each token is predicted exactly once.
 
     The documents are put in a row. Where there are several, the end token comes before the first and after each, so that
     every document begins and ends alike. Of a single one, nothing comes before its first token, which is therefore the
     only one that is never predicted. Neighbouring blocks share at least a token, since a model predicts all tokens of a
-    block but the first. No block is padded; the last one may be shorter.
+    block but the first. All blocks are full, and none is padded: the last one reaches back as far as it needs to. Only a text
+    that is shorter than a block makes a shorter one.
 
     Args:
         dataset: column `text`.
@@ -178,6 +185,7 @@ def encode_blocks(
         block_size: tokens in a block: at most the positions of the model.
         stride: tokens from the beginning of one block to that of the next. None: `block_size - 1`, the most there can be.
             Less gives predictions more context: the first `block_size - stride` tokens of a block were predicted before.
+        apart: add `position_ids`, by which the documents of a block do not see one another; see `documents_apart`.
 
     Returns:
         Columns `input_ids`, `attention_mask`, `labels` and `length` (tokens). The labels are the ids, to be shifted by the
@@ -195,7 +203,10 @@ def encode_blocks(
     tokens = _join_documents(dataset["text"], tokenizer)
     if len(tokens) < 2:
         raise ValueError(f"The text has {len(tokens)} tokens; at least 2 are needed to predict one from the other.")
-    return Dataset.from_dict(_cut_blocks(tokens, block_size, stride))
+    columns = _cut_blocks(tokens, block_size, stride)
+    if apart:
+        columns["position_ids"] = [positions_in_documents(ids, tokenizer.eos_token_id) for ids in columns["input_ids"]]
+    return Dataset.from_dict(columns)
 
 
 def _byte_pair_backend(*, lowercase: bool, prefix_space: bool) -> Tokenizer:
@@ -301,6 +312,7 @@ def _cut_blocks(tokens: np.ndarray, block_size: int, stride: int) -> dict[str, l
     for start in range(0, len(tokens), stride):
         if predicted == len(tokens):
             break
+        start = max(0, min(start, len(tokens) - block_size))
         block = tokens[start : start + block_size]
         labels = block.copy()
         labels[: predicted - start] = IGNORED

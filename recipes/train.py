@@ -114,6 +114,9 @@ def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         "dataset",
         "train_text",
         "validation_text",
+        "template",
+        "template_words",
+        "sample_prompts",
         "source_field",
         "target_field",
     }

@@ -1,12 +1,12 @@
-"""Task "language_modeling": train a GPT or an LSTM from scratch on running text."""
+"""Task "language_modeling": train a GPT or an LSTM on running text, from scratch or from a trained model."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from datasets import Dataset, concatenate_datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from .anchor import verdict
 from .arguments import Recipe, parse_recipe
@@ -15,11 +15,17 @@ from .card_metadata import name_of_text
 from .card_text import escape
 from .data_arguments import TextDataArguments
 from .evaluation import longest_row
-from .likelihood import bytes_of
+from .full_rows import stack_rows
+from .likelihood import size_of
+from .lora import add_adapters, same_adapters
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .model_card import write_model_card
 from .run_arguments import RunArguments
 from .run_folder import write_metrics
+from .samples import Samples
+from .start_arguments import SamplingArguments, StartArguments
+from .starting_model import load_starting_model, starting_preset
+from .stream_batches import StreamBatches
 from .streamed_text import batches_of_text, become_stream, sample_texts, stream_documents
 from .text_data import load_documents, read_documents
 from .text_streams import MemoryStream, TextStream
@@ -28,6 +34,7 @@ from .training import (
     AS_SAVED,
     begin_output,
     check_output,
+    last_checkpoint,
     load_saved,
     measure_saved,
     settle_tokens,
@@ -49,13 +56,13 @@ class LanguageModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     metrics: dict[str, Any]
-    row_length: int
+    prompt: str  # of the sample that is shown
 
 
 def argument_types(recipe: Recipe, overrides: Sequence[str]) -> tuple[Any, ...]:
     """Make the dataclasses of the task's arguments: those of the model come from the preset that is chosen."""
-    preset = preset_of(recipe, overrides, AUTO_CLASS, DEFAULT_PRESET)
-    return model_arguments(AUTO_CLASS, preset), TextDataArguments, RunArguments
+    preset = starting_preset(recipe, overrides, AUTO_CLASS) or preset_of(recipe, overrides, AUTO_CLASS, DEFAULT_PRESET)
+    return model_arguments(AUTO_CLASS, preset), StartArguments, SamplingArguments, TextDataArguments, RunArguments
 
 
 def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
@@ -64,38 +71,91 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     Raises:
         ValueError: the recipe, an option or the data is wrong; the message says where, and what would be right.
     """
-    (model_args, data, args), given = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
-    if args.predict_with_generate:
-        raise ValueError("predict_with_generate translates the validation text, which a language model does not.")
+    (model_args, start, sampling, data, args), given = parse_recipe(
+        recipe, overrides, *argument_types(recipe, overrides)
+    )
+    check_start(start, args, given)
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     train: Any
     train, validation = stream_texts(data) if args.streaming else read_texts(data)
-    tokenizer = make_tokenizer(data, args, train, model_args)
-    model = make_model(model_args, tokenizer)
-    length = row_length(data, model)
+    model, tokenizer = begin_model(start, data, args, train, model_args)
+    length, apart = row_length(data, model), keeps_apart(data, model)
     settle_tokens(args, given, model, length)
-    collate = DataCollatorForSeq2Seq(tokenizer)
-    blocks: Any = None if args.streaming else encode_blocks(train, tokenizer, length)
-    if args.streaming or args.bpe_dropout:
-        text = train if args.streaming else MemoryStream(train, StreamedBadLines("error", "documents"), PIECE)
-        batches = batches_of_text(text, tokenizer, length, args, collate)
-        if not args.streaming:
-            become_stream(args, blocks, batches)
-        blocks = batches
-    validation_blocks = encode_blocks(validation, tokenizer, length)
-    model.generation_config.update(do_sample=True, max_new_tokens=length // 2)
-    folder = begin_output(args, recipe, given, model, tokenizer, blocks, validation_blocks)
+    rows = training_rows(train, tokenizer, length, args, apart=apart)
+    validation_rows = encode_blocks(validation, tokenizer, length, stride=data.eval_stride, apart=apart)
+    model.generation_config.update(max_new_tokens=length // 2, **sampling.for_generation())
+    prompts = sampling.sample_prompts or [beginning(validation["text"][0], tokenizer, length // 2)]
+    model.continue_text(prompts, tokenizer=tokenizer, max_new_tokens=1, seed=0)  # a wrong prompt is named now
+    folder = begin_output(args, recipe, given, model, tokenizer, rows, validation_rows)
 
-    text_bytes = bytes_of(validation["text"])
+    text_size = size_of(validation["text"])
+    samples = [Samples(tokenizer, prompts, sampling.sample_tokens)] if sampling.sample_tokens else []
     trainer, metrics = train_and_measure(
-        model, args, tokenizer, collate, blocks, validation_blocks, text_bytes=text_bytes
+        model, args, tokenizer, stack_rows, rows, validation_rows, text_size=text_size, callbacks=samples
     )
-    done = LanguageModel(folder, trained_model(trainer), tokenizer, metrics, length)
+    done = LanguageModel(folder, trained_model(trainer), tokenizer, metrics, prompts[0])
     if trainer.is_world_process_zero():
-        finish(done, recipe, given, data, validation)
+        finish(done, recipe, given, data)
     trainer.accelerator.wait_for_everyone()
     return done
+
+
+def check_start(start: StartArguments, args: RunArguments, given: dict[str, Any]):
+    """Make sure that what a run starts from goes with its other options.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if start.model_name_or_path and "tokenizer" in given:
+        raise ValueError(
+            f"tokenizer={given['tokenizer']}: the tokenizer is that of {start.model_name_or_path}; leave it out."
+        )
+    if start.lora_rank and args.fsdp_size > 1:
+        raise ValueError(f"lora_rank={start.lora_rank} does not go with fsdp_size={args.fsdp_size}.")
+    if args.predict_with_generate:
+        raise ValueError("predict_with_generate translates the validation text, which a language model does not.")
+
+
+def begin_model(
+    start: StartArguments, data: TextDataArguments, args: RunArguments, train: Dataset | TextStream, model_args: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the model that the arguments start from, or make one with random weights; and its tokenizer.
+
+    Raises:
+        ValueError: it cannot be loaded, or is not as the recipe says.
+    """
+    checkpoint = last_checkpoint(args)
+    if start.model_name_or_path:
+        model = load_starting_model(start.model_name_or_path, AUTO_CLASS, model_args, checkpoint)
+        tokenizer = tokenizer_for(start.model_name_or_path, args, {})
+    else:
+        tokenizer = make_tokenizer(data, args, train, model_args)
+        model = make_model(model_args, tokenizer)
+    if start.lora_rank:
+        add_adapters(model, start)
+    same_adapters(model, checkpoint)
+    return model, tokenizer
+
+
+def training_rows(
+    train: Dataset | TextStream,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    args: RunArguments,
+    *,
+    apart: bool,
+) -> Dataset | StreamBatches:
+    """Cut the training text into rows, or make the batches of a stream of it, which bpe_dropout needs too."""
+    if isinstance(train, TextStream):
+        return batches_of_text(train, tokenizer, length, args, stack_rows, apart=apart)
+    rows = encode_blocks(train, tokenizer, length, apart=apart)
+    if not args.bpe_dropout:
+        return rows
+    text = MemoryStream(train, StreamedBadLines("error", "documents"), PIECE)
+    batches = batches_of_text(text, tokenizer, length, args, stack_rows, apart=apart)
+    become_stream(args, rows, batches)
+    return batches
 
 
 def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -105,15 +165,14 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
         ValueError: the folder holds no such model, or the recipe, an option or the data is wrong.
     """
     words = [*overrides, *AS_SAVED]
-    (model_args, _, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
+    (model_args, *_, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
     model, tokenizer = load_saved(folder, AUTO_CLASS, model_args)
-    blocks, validation = blocks_to_measure(recipe, words, model, tokenizer)
-    collate = DataCollatorForSeq2Seq(tokenizer)
-    text_bytes = bytes_of(validation["text"])
-    return measure_saved(model, args, tokenizer, collate, blocks, text_bytes=text_bytes)[1]
+    rows, validation = rows_to_measure(recipe, words, model, tokenizer)
+    text_size = size_of(validation["text"])
+    return measure_saved(model, args, tokenizer, stack_rows, rows, text_size=text_size)[1]
 
 
-def blocks_to_measure(
+def rows_to_measure(
     recipe: Recipe, overrides: Sequence[str], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Dataset, Dataset]:
     """Encode the validation text of a recipe as `measure` does; return the rows of tokens, and the text.
@@ -121,9 +180,10 @@ def blocks_to_measure(
     Raises:
         ValueError: the recipe, an option or the data is wrong.
     """
-    (_, data, _), _ = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
+    (_, _, _, data, _), _ = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
     _, validation = read_texts(data)
-    return encode_blocks(validation, tokenizer, row_length(data, model)), validation
+    length, apart = row_length(data, model), keeps_apart(data, model)
+    return encode_blocks(validation, tokenizer, length, stride=data.eval_stride, apart=apart), validation
 
 
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
@@ -164,13 +224,13 @@ def stream_texts(data: TextDataArguments) -> tuple[TextStream, Dataset]:
 
 def read_text(data: TextDataArguments, split: str) -> Dataset | None:
     """Read the training or validation documents that the arguments name; None where they name none."""
+    options: dict[str, Any] = {"bad_lines": data.bad_lines, "template": data.prompt, "text_field": data.text_field}
     if data.dataset:
         name = getattr(data, f"{split}_split")
-        return load_documents(data.dataset, name, data.text_field, config_name=data.dataset_config) if name else None
-    path = getattr(data, f"{split}_text")
-    if path is None:
-        return None
-    return read_documents(Path(data.data_dir or ".") / path, text_field=data.text_field, separator=data.separator)
+        return load_documents(data.dataset, name, config_name=data.dataset_config, **options) if name else None
+    options["separator"] = data.separator
+    paths = [Path(data.data_dir or ".") / path for path in getattr(data, f"{split}_text")]
+    return concatenate_datasets([read_documents(path, **options) for path in paths]) if paths else None
 
 
 def make_tokenizer(
@@ -211,13 +271,26 @@ def row_length(data: TextDataArguments, model: PreTrainedModel) -> int:
     return length
 
 
-def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments, validation: Dataset):
+def keeps_apart(data: TextDataArguments, model: PreTrainedModel) -> bool:
+    """Say whether the documents of a row do not see one another.
+
+    Raises:
+        ValueError: they should not, and the model has no attention to keep from it.
+    """
+    apart = not data.attend_across_documents
+    if apart and not type(model)._supports_sdpa:
+        raise ValueError(
+            f"attend_across_documents=false needs a model with attention, and a {model.config.model_type} has none."
+        )
+    return apart
+
+
+def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArguments):
     """Show a sample, and write metrics.json and the card."""
     write_metrics(done.folder, done.metrics)
-    example = beginning(validation["text"][0], done.tokenizer, done.row_length // 2)
-    print(f"\nA sample that begins with {example!r}:\n")
-    [more] = done.model.continue_text([example], tokenizer=done.tokenizer, max_new_tokens=300, seed=0)
-    print(example + more)
+    print(f"\nA sample that begins with {done.prompt!r}:\n")
+    [more] = done.model.continue_text([done.prompt], tokenizer=done.tokenizer, max_new_tokens=300, seed=0)
+    print(done.prompt + more)
     licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
     write_model_card(
         done.folder,
@@ -228,7 +301,7 @@ def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArgum
         metrics=done.metrics,
         data=f"Text from {escape(name_of_text(data.dataset, data.train_text))}.{licence}",
         languages=[data.language] if data.language else [],
-        example=example,
+        example=done.prompt,
         contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None,
     )
 

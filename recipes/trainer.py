@@ -16,11 +16,12 @@ from transformers.utils import logging
 
 from .averaging import ExponentialAverage
 from .bootstrap import SIGNATURE
+from .document_rows import documents_apart
 from .dropout_rows import BeginEpoch, DropoutRows
 from .early_stopping import EarlyStopping
 from .interruption import rows_of
 from .length_grouping import LengthGroupedSampler
-from .likelihood import bytes_of, likelihood, likelihood_of_rows
+from .likelihood import TextSize, likelihood, likelihood_of_rows, size_of
 from .metrics import score_texts
 from .noam import noam_schedule
 from .nonfinite import FiniteUpdates
@@ -53,7 +54,8 @@ class TheatreTrainer(PublishingTrainer):
     - Label smoothing works for every head (the library's shifts labels only for its own classes), and never touches
       evaluation.
     - `eval_loss` is the negative log-likelihood per real token, in nats, over the whole validation set, whatever the batch
-      size and the number of processes; `eval_perplexity` is its exponential, `eval_bits_per_byte` is per byte of text.
+      size and the number of processes; `eval_perplexity` is its exponential; `eval_bits_per_byte` and
+      `eval_bits_per_character` are per byte and character of text.
     - `predict_with_generate` translates the validation set by the model's own `translate`, shared by all processes, each
       text once, and scores it: `eval_bleu`, `eval_chrf`, `eval_exact_match`.
     - Training tokens, time, operations and energy are counted over all parts of a run, and shown while it runs.
@@ -65,13 +67,13 @@ class TheatreTrainer(PublishingTrainer):
     interrupts a run.
     """
 
-    def __init__(self, model, args, text_bytes: int | None = None, target_language: str | None = None, **kwargs):
+    def __init__(self, model, args, text_size: TextSize | None = None, target_language: str | None = None, **kwargs):
         """Take what the library's takes, and what the scores of the validation set need.
 
         Args:
             model: an encoder-decoder, or a causal model.
             args: of the run.
-            text_bytes: of the validation text, for a causal model; pairs have theirs in the column `target`.
+            text_size: of the validation text, for a causal model; pairs have theirs in the column `target`.
             target_language: code, see `score_texts`.
             **kwargs: the library's.
 
@@ -87,7 +89,7 @@ class TheatreTrainer(PublishingTrainer):
         # The loss is divided by all tokens of an update; older versions of the library let accelerate divide once more.
         self.accelerator.gradient_accumulation_steps = 1
         self.counter = TokenCounter()
-        self.text_bytes, self.target_language = text_bytes, target_language
+        self.text_size, self.target_language = text_size, target_language
         self._rows: list[list[float]] = []
         self._measured_on: Any = None
         self.figures: dict[str, Any] = {}
@@ -194,7 +196,8 @@ class TheatreTrainer(PublishingTrainer):
     def evaluate(self, eval_dataset=None, *args, **kwargs) -> dict[str, float]:
         """Evaluate the averaged weights where there are any."""
         self._measured_on = self.eval_dataset if eval_dataset is None else eval_dataset
-        with self.average.in_place() if self.average is not None else contextlib.nullcontext():
+        average = self.average.in_place() if self.average is not None else contextlib.nullcontext()
+        with average, self.counters.evaluating():
             return super().evaluate(eval_dataset, *args, **kwargs)
 
     def predict(self, test_dataset, *args, **kwargs):
@@ -225,7 +228,8 @@ class TheatreTrainer(PublishingTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Count the batch, and learn from it."""
         self.counter.add(inputs)
-        return self.finite.add(inputs, super().training_step(model, inputs, num_items_in_batch))
+        taken = documents_apart(inputs, str(self.model.config._attn_implementation))
+        return self.finite.add(inputs, super().training_step(model, taken, num_items_in_batch))
 
     def _names_of(self, inputs) -> list[str]:
         """Name the rows of a batch, or, of a stream, those of the whole update."""
@@ -289,7 +293,8 @@ class TheatreTrainer(PublishingTrainer):
         """Add the rows of one batch to the sums that `evaluation_loop` divides."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits_BTV = model(**inputs, use_cache=False).logits
+            taken = documents_apart(inputs, str(self.model.config._attn_implementation))
+            logits_BTV = model(**taken, use_cache=False).logits.view(*inputs["labels"].shape, -1)
         rows = likelihood_of_rows(logits_BTV, inputs["labels"], shifts=not self.model.config.is_encoder_decoder)
         # Processes are given rows twice where there are too few for all; gathering leaves those out again.
         self._rows += self.accelerator.gather_for_metrics(rows).tolist()
@@ -305,11 +310,8 @@ class TheatreTrainer(PublishingTrainer):
     ) -> EvalLoopOutput:
         """Measure the loss per token, and what the model writes, each row once, on any number of processes."""
         self._rows = []
-        with self.counters.evaluating():
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-            self.figures = self._figures()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        self.figures = self._figures()
         assert output.metrics is not None
         for name, value in self.figures.items():
             if name != "tokens" and not isinstance(value, str):
@@ -324,11 +326,11 @@ class TheatreTrainer(PublishingTrainer):
         """
         args: Any = self.args
         measured = self._measured_on
-        text_bytes = self.text_bytes if measured is self.eval_dataset else None
+        text_size = self.text_size if measured is self.eval_dataset else None
         has_texts = isinstance(measured, Dataset) and {"source", "target"} <= set(measured.column_names)
         if has_texts:
-            text_bytes = bytes_of(measured["target"])
-        figures = likelihood(self._rows, text_bytes)
+            text_size = size_of(measured["target"])
+        figures = likelihood(self._rows, text_size)
         if args.predict_with_generate:
             if not has_texts:
                 raise ValueError("predict_with_generate needs a validation set with the columns source and target.")

@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging
 
 from .arguments import Recipe
@@ -21,6 +21,8 @@ from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .environment import described
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
+from .likelihood import TextSize
+from .lora import merge_adapters
 from .models import load
 from .publishing_trainer import wish_of
 from .run_arguments import RunArguments
@@ -273,8 +275,9 @@ def train_and_measure(
     train: Dataset | StreamBatches,
     validation: Dataset | None,
     *,
-    text_bytes: int | None = None,
+    text_size: TextSize | None = None,
     target_language: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[TheatreTrainer, dict[str, Any]]:
     """Train, save the model folder, and measure the validation loss.
 
@@ -285,8 +288,9 @@ def train_and_measure(
         collate: makes a batch of rows.
         train: rows of token ids, or a stream of them.
         validation: rows of token ids; pairs with their text.
-        text_bytes: of the validation text, where it is no pairs.
+        text_size: of the validation text, where it is no pairs.
         target_language: code, see `score_texts`.
+        callbacks: the task's own.
 
     Returns:
         The trainer, and what it measured: `train_steps`, `train_loss`, the figures of `RunCounters`, and, given `validation`,
@@ -305,12 +309,13 @@ def train_and_measure(
     trainer = TheatreTrainer(
         model=model,
         args=args,
-        text_bytes=text_bytes,
+        text_size=text_size,
         target_language=target_language,
         data_collator=collate,
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
+        callbacks=list(callbacks),
     )
     checkpoint = last_checkpoint(args)
     if checkpoint is not None:
@@ -339,6 +344,7 @@ def train_and_measure(
         metrics |= take_average(trainer)
         # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        merge_adapters(model)
         if validation is not None:
             metrics |= measured_validation(trainer)
         # Generation wants the cache that the Trainer turned off in the configuration.
@@ -363,7 +369,7 @@ def measure_saved(
     collate: Any,
     validation: Dataset | None,
     *,
-    text_bytes: int | None = None,
+    text_size: TextSize | None = None,
     target_language: str | None = None,
 ) -> tuple[TheatreTrainer, dict[str, Any]]:
     """Measure a model that was trained and saved, as `train_and_measure` does when it has trained.
@@ -378,7 +384,7 @@ def measure_saved(
     trainer = TheatreTrainer(
         model=model,
         args=args,
-        text_bytes=text_bytes,
+        text_size=text_size,
         target_language=target_language,
         data_collator=collate,
         eval_dataset=validation,

@@ -53,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     text.add_argument("--target", type=Path, help="file of target lines, parallel to the source")
     text.add_argument("--text", type=Path, help="running text, for a language model")
     text.add_argument("--data_dir", help="folder that the file names of a recipe start from")
+    text.add_argument(
+        "--stride",
+        type=whole_number,
+        help="of a file of running text: tokens from one row to the next; fewer than the context give every token more before it",
+    )
     how = made.add_argument_group("how")
     how.add_argument(
         "--num_beams", type=whole_number, help="beams of the search (default: the recipe's, or the model's)"

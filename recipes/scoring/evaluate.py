@@ -89,6 +89,8 @@ def _is_running_text(recipe: Recipe | None, arguments: argparse.Namespace) -> bo
             "`theatre train` and `theatre verify` do."
         )
     continues = recipe.task == "language_modeling" if recipe is not None else arguments.text is not None
+    if arguments.stride is not None and (recipe is not None or not continues):
+        raise ValueError("--stride is for a file of running text; a recipe of a language model has --eval_stride.")
     for name in ("num_beams", "metrics", "target_language", "comet"):
         if continues and getattr(arguments, name) is not None:
             raise ValueError(f"--{name} is for translators: a language model writes nothing that could be scored so.")

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformer_theatre.recipes.bootstrap import SIGNATURE
 from transformer_theatre.recipes.evaluation import negative_log_likelihood
-from transformer_theatre.recipes.likelihood import bytes_of, likelihood
+from transformer_theatre.recipes.likelihood import likelihood, size_of
 from transformer_theatre.recipes.metrics import text_statistics
 from transformer_theatre.recipes.run_counters import peak_memory
 from transformer_theatre.recipes.sentence_statistics import Statistics, statistics_of
@@ -61,7 +61,7 @@ def measure_pairs(
     written = sum(map(len, tokenizer(outputs, add_special_tokens=False)["input_ids"]))  # type: ignore[arg-type]
     measured = score_outputs(outputs, text, comet)
     measured.figures |= {"num_beams": beams, "alpha": model.default_alpha}  # type: ignore[dict-item]
-    measured.figures |= likelihood(rows, bytes_of(text.pairs["target"]))
+    measured.figures |= likelihood(rows, size_of(text.pairs["target"]))
     measured.statistics["bits_per_byte"] = bits_per_byte_statistics(rows, text.pairs)
     measured.speed = {
         "seconds": round(wrote, 3),
@@ -116,7 +116,7 @@ def measure_running_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     begun = time.monotonic()
     rows = negative_log_likelihood(model, tokenizer, text.blocks)
     took = time.monotonic() - begun
-    figures = {"rows": len(rows), **likelihood(rows, bytes_of(text.documents)), "interval_signature": SIGNATURE}
+    figures = {"rows": len(rows), **likelihood(rows, size_of(text.documents)), "interval_signature": SIGNATURE}
     speed = {"seconds": round(took, 3), "tokens_per_second": round(figures["tokens"] / took, 1), **_peak(model.device)}
     nll = statistics_of(rows, lambda total: total[0] / max(1.0, total[1]), lower_is_better=True)
     return Measured(figures, {"nll": nll}, None, speed)

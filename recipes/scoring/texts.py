@@ -118,7 +118,7 @@ def texts_of_files(
     """
     if arguments.text is not None:
         documents = read_documents(arguments.text)
-        blocks = encode_blocks(documents, tokenizer, longest_row(model))
+        blocks = encode_blocks(documents, tokenizer, longest_row(model), stride=arguments.stride)
         return {"": RunningText([arguments.text.name], documents["text"][:], blocks)}
     files = [path.name for path in (arguments.source, arguments.target) if path is not None]
     pairs = encode_pairs(read_pairs(arguments.source, arguments.target), tokenizer, max_length=_NO_LIMIT)
@@ -166,7 +166,7 @@ def texts_of_recipe(
         ValueError: the recipe, an option or a file is wrong, or there is no such text.
     """
     if recipe.task == "language_modeling":
-        blocks, documents = train_language_model.blocks_to_measure(recipe, words, model, tokenizer)
+        blocks, documents = train_language_model.rows_to_measure(recipe, words, model, tokenizer)
         name = name_of_text(*(recipe.values.get(key) for key in ("dataset", "validation_text", "train_text")))
         return {"validation": RunningText([name], documents["text"][:], blocks)}
     parsed, _ = parse_recipe(recipe, words, *train_translation.argument_types(recipe, words))

@@ -57,6 +57,7 @@ def test_the_table_of_recipes_has_every_recipe_with_its_anchor(repository):
         "docs/theatre.md",
         "docs/convert.md",
         "docs/recipes.md",
+        "docs/styles.md",
         "docs/scaling.md",
         "docs/publish.md",
     ],

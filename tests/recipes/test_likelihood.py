@@ -4,24 +4,25 @@ import random
 import pytest
 import torch
 
-from transformer_theatre.recipes.likelihood import bytes_of, likelihood, likelihood_of_rows
+from transformer_theatre.recipes.likelihood import TextSize, likelihood, likelihood_of_rows, size_of
 
 
 def test_likelihood_of_a_uniform_guess():
     """A model that gives each of 256 bytes the same probability needs 8 bits for each."""
-    figures = likelihood([[60 * math.log(256), 60], [40 * math.log(256), 40]], 100)
+    figures = likelihood([[60 * math.log(256), 60], [40 * math.log(256), 40]], TextSize(100, 50))
     for side in ("", "_low", "_high"):
         assert figures[f"perplexity{side}"] == pytest.approx(256)
     assert figures["bits_per_byte"] == pytest.approx(8)
+    assert figures["bits_per_character"] == pytest.approx(16)  # a character is two bytes here
     assert figures["tokens"] == 100
 
 
 def test_the_order_of_the_rows_changes_no_digit():
     rng = random.Random(0)
     rows = [[rng.uniform(0, 10) * 10 ** rng.uniform(-8, 8), rng.randint(1, 90)] for _ in range(200)]
-    figures = likelihood(rows, 1000)
+    figures = likelihood(rows, TextSize(1000, 900))
     rng.shuffle(rows)
-    assert likelihood(rows, 1000) == figures
+    assert likelihood(rows, TextSize(1000, 900)) == figures
 
 
 def test_the_interval_is_of_the_mean_over_tokens_not_over_rows():
@@ -55,5 +56,5 @@ def test_rows_are_summed_without_what_is_ignored(shifts):
     )
 
 
-def test_bytes_are_those_of_utf_8():
-    assert bytes_of(["a", "\N{LATIN SMALL LETTER A WITH DIAERESIS}", "\N{HIRAGANA LETTER A}"]) == 1 + 2 + 3
+def test_bytes_are_those_of_utf_8_and_characters_are_code_points():
+    assert size_of(["a", "\N{LATIN SMALL LETTER A WITH DIAERESIS}", "\N{HIRAGANA LETTER A}"]) == (1 + 2 + 3, 3)

@@ -37,6 +37,36 @@ def test_recipes_of_wmt14_are_to_the_papers_letter(model, dropout, steps, second
     assert config.to_dict() == type(config).from_preset(f"transformer-{model}").to_dict()
 
 
+def test_the_recipe_of_gpt_1_is_to_the_papers_letter():
+    """Section 4.1 of Radford et al., 2018."""
+    plan = make_plan("gpt-1/books", [], devices=8)
+    args, config = plan.args, plan.config
+    assert (args.learning_rate, args.warmup_steps, args.lr_scheduler_type.value) == (2.5e-4, 2000, "cosine")
+    assert (args.num_train_epochs, args.weight_decay) == (100, 0.01)
+    assert plan.tokens == 64 * 512
+    assert config.vocab_size == 40_000 + 256 + 2  # merges, bytes, and tokens that are no text
+    assert config.to_dict() == type(config).from_preset("gpt-1", vocab_size=config.vocab_size).to_dict()
+    assert (config.num_hidden_layers, config.d_model, config.num_attention_heads, config.ffn_dim) == (
+        12,
+        768,
+        12,
+        3072,
+    )
+    assert {config.dropout, config.attention_dropout} == {0.1}
+    assert not config.norm_first
+
+
+def test_the_recipe_of_gpt_2_is_its_first_model_in_the_papers_batches():
+    """Section 2.3 and table 2 of Radford et al., 2019; the rest is table 2.1 and appendix B of Brown et al., 2020."""
+    plan = make_plan("gpt-2/small", [], devices=8)
+    args, config = plan.args, plan.config
+    assert 124e6 < plan.parameters < 125e6
+    assert plan.tokens == 512 * 1024
+    assert config.to_dict() == type(config).from_preset("gpt-2").to_dict()
+    assert (args.learning_rate, args.adam_beta2, args.weight_decay, args.max_grad_norm) == (6e-4, 0.95, 0.1, 1.0)
+    assert args.warmup_steps == round(375e6 / plan.tokens)
+
+
 @pytest.mark.parametrize("kind", ["post", "pre"])
 def test_recipes_of_iwslt14_differ_in_the_norm_alone(kind):
     recipes = {

@@ -81,6 +81,10 @@ RUNS = {
         ["streaming: true", "shuffle_buffer: 30", "per_device_train_batch_size: 4", "gradient_accumulation_steps: 2"],
     ),
     "text": ("text", ["streaming: true", "shuffle_buffer: 10", "max_tokens_per_batch: 64", "bpe_dropout: 0.1"]),
+    "documents apart": (
+        "text",
+        ["streaming: true", "shuffle_buffer: 10", "separator: hund", "attend_across_documents: false"],
+    ),
     "map-style pairs, tokens": (
         "pairs",
         ["max_tokens_per_batch: 400", "bpe_dropout: 0.1", "gradient_accumulation_steps: 2"],

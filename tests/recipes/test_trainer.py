@@ -19,6 +19,7 @@ from transformer_theatre import (
     TransformerConfig,
     TransformerForConditionalGeneration,
 )
+from transformer_theatre.recipes.likelihood import TextSize
 from transformer_theatre.recipes.metrics import score_texts
 from transformer_theatre.recipes.noam import noam_rate
 from transformer_theatre.recipes.run_arguments import RunArguments
@@ -83,7 +84,7 @@ def _trainer(kind, tmp_path, **options):
     return TheatreTrainer(
         model=model,
         args=args,
-        text_bytes=4321 if kind == "gpt" else None,
+        text_size=TextSize(4321, 4000) if kind == "gpt" else None,
         data_collator=DataCollatorForSeq2Seq(tokenizer, None if kind == "gpt" else model),
         train_dataset=_rows(kind),
         eval_dataset=_rows(kind, 7),
