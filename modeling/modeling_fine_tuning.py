@@ -151,7 +151,7 @@ class TaskModel(nn.Module):
 
     def _output(self, outputs, logits, task_loss, labels, input_ids, real_tokens, num_items_in_batch=None, **_):
         """Return the logits and, where there is a `task_loss` (mean over the labels), the losses."""
-        losses = {}
+        losses: dict[str, Any] = {}
         if task_loss is not None:
             lm_loss_B = None
             if self.training and self.config.lm_loss_weight:

@@ -234,7 +234,7 @@ class GPTForSequenceClassification(SequenceClassification, GPTTaskModel):
     """
 
     def __init__(self, config: GPTConfig):
-        super().__init__(config, outputs=config.num_labels)
+        super().__init__(config, outputs=config.num_labels)  # type: ignore[arg-type]  # the library says "or None"
 
 
 class GPTForMultipleChoice(MultipleChoice, GPTTaskModel):

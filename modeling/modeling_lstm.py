@@ -297,7 +297,7 @@ class LSTMForSequenceClassification(SequenceClassification, LSTMTaskModel):
     """Classes, entailment, similarity and regression; see `GPTForSequenceClassification`."""
 
     def __init__(self, config: LSTMConfig):
-        super().__init__(config, outputs=config.num_labels)
+        super().__init__(config, outputs=config.num_labels)  # type: ignore[arg-type]  # the library says "or None"
 
 
 class LSTMForMultipleChoice(MultipleChoice, LSTMTaskModel):

@@ -25,12 +25,22 @@ def interval(statistics: Any, figure: Callable[[np.ndarray], float]) -> tuple[fl
         The lower and the upper bound. `SIGNATURE` says how they were found.
     """
     statistics = np.asarray(statistics, dtype=np.float64)
+    return interval_of_counts(len(statistics), lambda counts: figure(counts @ statistics))
+
+
+def interval_of_counts(size: int, figure: Callable[[np.ndarray], float]) -> tuple[float, float]:
+    """Do as `interval`, with the same draws, for a figure that is none of a sum, such as a correlation of ranks.
+
+    Args:
+        size: sentences of the text, or rows.
+        figure: of how often each of them is drawn, (size,), whole numbers.
+    """
     generator = np.random.default_rng(SEED)
     figures = []
     for _ in range(RESAMPLES):
         # How often each sentence is drawn: a text of 100,000 of them needs no 1,000 copies of its statistics.
-        drawn = generator.choice(len(statistics), size=len(statistics), replace=True)
-        figures.append(figure(np.bincount(drawn, minlength=len(statistics)) @ statistics))
+        drawn = generator.choice(size, size=size, replace=True)
+        figures.append(figure(np.bincount(drawn, minlength=size)))
     figures.sort()
     outside = RESAMPLES // 40
     return float(figures[outside]), float(figures[-outside - 1])

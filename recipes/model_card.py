@@ -27,13 +27,24 @@ _RESULTS = {
     "test_rouge2": "ROUGE-2 on the test set: the same of pairs of words",
     "test_rougeL": "ROUGE-L on the test set: the same of the longest common subsequence",
     "test_symbol_error_rate": "edits per symbol of the nearest test reference, %",
+    **{
+        f"{split}_{name}": f"{what} of {rows}"
+        for split, rows in (("test", "{test_rows} test rows"), ("eval", "the validation rows"))
+        for name, what in (
+            ("accuracy", "share of right answers, %,"),
+            ("f1", "F1, %, of class 1, or mean over more than two classes,"),
+            ("matthews_correlation", "Matthews correlation"),
+            ("pearsonr", "Pearson's correlation"),
+            ("spearmanr", "Spearman's rank correlation"),
+        )
+    },
     "eval_bleu": "BLEU on the validation set, beam {eval_num_beams}: {eval_bleu_signature}",
     "eval_chrf": "chrF2 on the validation set, beam {eval_num_beams}: {eval_chrf_signature}",
     "eval_perplexity": "validation perplexity per token, without label smoothing",
     "eval_nll": "validation negative log-likelihood per token, nats",
     "eval_bits_per_byte": "validation bits per byte of text",
 }
-_SHARES = {"test_exact_match", "test_symbol_error_rate"}
+_SHARES = {"test_exact_match", "test_symbol_error_rate", "test_accuracy", "eval_accuracy", "test_f1", "eval_f1"}
 _TOKENIZERS = {"character": "characters", "symbol": "characters and symbols"}
 # What training took: key of metrics.json -> unit, words.
 _TAKEN = {
@@ -58,10 +69,25 @@ print(translator({example!r}))""",
 name = "{place}"  # {what}
 model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)
 print(model.continue_text([{example!r}], max_new_tokens=200))""",
+    "text-classification": """from transformers import pipeline
+
+name = "{place}"  # {what}
+classify = pipeline("text-classification", model=name, trust_remote_code=True)
+print(classify({example!r}))  # of two texts: classify({{"text": ..., "text_pair": ...}})""",
+    "multiple-choice": """from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+name = "{place}"  # {what}
+model = AutoModelForMultipleChoice.from_pretrained(name, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(name)
+context, answers = {example!r}, ["one answer", "another"]
+inputs = tokenizer([context] * len(answers), answers, padding=True, return_tensors="pt")
+print(model(**{{key: value[None] for key, value in inputs.items()}}).logits.softmax(-1))""",
 }
 _LIMITS = {
     "translation": "It maps text of the kind it was trained on, one sentence at a time, and knows nothing else.",
     "text-generation": "It continues text of the kind it was trained on. What it writes is not checked against any fact.",
+    "text-classification": "It answers on text of the kind it was trained on, and gives an answer on any other text too.",
+    "multiple-choice": "It chooses among answers of the kind it was trained on, and always chooses one.",
 }
 _CITATION = {
     "theatre_transformer": """@inproceedings{vaswani2017attention,
@@ -131,7 +157,7 @@ def write_model_card(
         The path of the card.
     """
     kind = model.config.model_type
-    does = "translation" if model.config.is_encoder_decoder else "text-generation"
+    does = _does(model)
     results = [
         {
             "name": key.removeprefix("test_").removeprefix("eval_"),
@@ -146,11 +172,12 @@ def write_model_card(
         _metadata(does, name, recipe, metrics, languages),
         template_path=str(template_path()),
         title=escape(name),
-        summary=_summary(kind, recipe_name),
+        summary=_summary(kind, recipe_name, recipe),
         architecture=_architecture(model),
         parameters=model.num_parameters(),
         vocabulary=model.config.vocab_size,
         tokenizer_kind=_TOKENIZERS.get(recipe.get("tokenizer", ""), "byte-level BPE pieces"),
+        beginning=escape(_beginning(recipe)),
         seed=recipe.get("seed", 42),
         versions={"transformers": transformers.__version__},
         usage=_fenced(_USAGE[does].format(**_place(recipe), example=example)),
@@ -169,6 +196,13 @@ def write_model_card(
     path = folder / "README.md"
     write_whole(path, str(card))
     return path
+
+
+def _does(model: PreTrainedModel) -> str:
+    """Name what a model does, as the Hub does."""
+    tasks = {"Classification": "text-classification", "MultipleChoice": "multiple-choice"}
+    named = next((does for ending, does in tasks.items() if type(model).__name__.endswith(ending)), "text-generation")
+    return "translation" if model.config.is_encoder_decoder else named
 
 
 def _place(recipe: dict[str, Any]) -> dict[str, str]:
@@ -200,6 +234,11 @@ def _metadata(does: str, name: str, recipe: dict, metrics: dict, languages: list
         "test_bleu": ("bleu", "BLEU"),
         "test_chrf": ("chrf", "chrF2"),
         "eval_perplexity": ("perplexity", "Perplexity"),
+        "test_accuracy": ("accuracy", "Accuracy"),
+        "test_f1": ("f1", "F1"),
+        "test_matthews_correlation": ("matthews_correlation", "Matthews correlation"),
+        "test_pearsonr": ("pearsonr", "Pearson's correlation"),
+        "test_spearmanr": ("spearmanr", "Spearman's correlation"),
     }
     results = [
         EvalResult(
@@ -226,18 +265,35 @@ def _metadata(does: str, name: str, recipe: dict, metrics: dict, languages: list
 def _dataset(recipe: dict[str, Any]) -> str:
     """Name what the figures were measured on."""
     files = (
-        recipe.get(key) for key in ("dataset", "test_source", "validation_source", "validation_text", "train_text")
+        recipe.get(key)
+        for key in (
+            "dataset",
+            "test_source",
+            "validation_source",
+            "validation_text",
+            "train_text",
+            "test_file",
+            "train_file",
+        )
     )
-    return next((Path(str(name)).name for name in files if name), "unnamed")
+    names = (name[0] if isinstance(name, list) else name for name in files if name)
+    return next((Path(str(name)).name for name in names), "unnamed")
 
 
-def _summary(kind: str, name: str) -> str:
+def _beginning(recipe: dict[str, Any]) -> str:
+    """Say which weights the run began with."""
+    source = recipe.get("model_name_or_path")
+    return f"the weights of {Path(source).name}" if source else "random weights"
+
+
+def _summary(kind: str, name: str, recipe: dict[str, Any]) -> str:
     what = {
         "theatre_transformer": 'The original Transformer ("Attention Is All You Need", 2017)',
         "theatre_gpt": 'A GPT ("Improving Language Understanding by Generative Pre-Training", 2018)',
         "theatre_lstm": "An LSTM, of the kind that the Transformer replaced",
     }[kind]
-    return f"{what}, trained from scratch; the recipe started from {escape(name)} of Transformer Theatre."
+    how = "fine-tuned" if recipe.get("model_name_or_path") else "trained from scratch"
+    return f"{what}, {how}; the recipe started from {escape(name)} of Transformer Theatre."
 
 
 def _architecture(model: PreTrainedModel) -> str:

@@ -21,7 +21,7 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
     Raises:
         ValueError: there is no such model, it is of the other kind, its files are damaged, or it has no tokenizer.
     """
-    _check_kind(name, auto_class)
+    check_kind(name, auto_class)
     tokenizer = load_tokenizer(name)
     return load_model(name, auto_class), tokenizer
 
@@ -32,7 +32,7 @@ def load_model(name: str, auto_class: str) -> PreTrainedModel:
     Raises:
         ValueError: there is no such model, it is of the other kind, or its files are damaged.
     """
-    _check_kind(name, auto_class)
+    check_kind(name, auto_class)
     try:
         model, loading = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True)
     except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
@@ -47,7 +47,12 @@ def load_model(name: str, auto_class: str) -> PreTrainedModel:
     return model.to(accelerator or "cpu").eval()
 
 
-def _check_kind(name: str, auto_class: str):
+def check_kind(name: str, auto_class: str):
+    """Make sure that a model is there, and of the kind that an Auto class loads.
+
+    Raises:
+        ValueError: it is not; the message says what is.
+    """
     if is_local(name) and not Path(name).exists():
         raise ValueError(f"There is no model folder {name}. {near_names(Path(name))}")
     if Path(name).exists() and not (Path(name) / "config.json").is_file():

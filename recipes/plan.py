@@ -118,6 +118,10 @@ def make_plan(name: str, overrides: Sequence[str], devices: int = 1, mean_length
             raise ValueError(f"{option}={value} must be 1 or more.")
     recipe = load_recipe(name)
     task = script(recipe.task)
+    if not hasattr(task, "AUTO_CLASS"):
+        raise ValueError(
+            f"{name} is of task {recipe.task}: a plan is made for translation and language_modeling only."
+        )
     (model_args, data, args), _ = parse_recipe(recipe, overrides, *task.argument_types(recipe, overrides))
     if devices % args.fsdp_size:
         raise ValueError(f"fsdp_size={args.fsdp_size} must divide devices={devices}.")

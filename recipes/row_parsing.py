@@ -19,8 +19,8 @@ def parse_parallel(lines: tuple[str, ...], names: Sequence[str]) -> tuple[str, .
     return tuple(_filled(line, f"line of {name}") for line, name in zip(lines, names, strict=True))
 
 
-def parse_tsv(lines: tuple[str, ...], columns: tuple[int, int]) -> tuple[str, ...]:
-    """Take the cells of two columns (from 1) from one line.
+def parse_tsv(lines: tuple[str, ...], columns: tuple[int, ...]) -> tuple[str, ...]:
+    """Take the cells of some columns (from 1) from one line.
 
     Raises:
         BadLineError: one is missing or empty.
@@ -37,13 +37,22 @@ def parse_json(lines: tuple[str, ...], fields: tuple[str, ...], *, lists: bool =
     Raises:
         BadLineError: it is no JSON object, or a field is missing, empty, or no text.
     """
+    return parse_fields(json_object(lines[0], fields[0]), fields, lists=lists)
+
+
+def json_object(line: str, field: str) -> dict[str, Any]:
+    """Read one line of JSON, an object; `field` is one that it should have, for the message.
+
+    Raises:
+        BadLineError: it is no JSON object.
+    """
     try:
-        row = json.loads(lines[0])
+        row = json.loads(line)
     except json.JSONDecodeError as error:
         raise BadLineError(f"the line is not JSON: {error.msg} at character {error.pos + 1}") from error
     if not isinstance(row, dict):
-        raise BadLineError(f'the line is {row!r:.40}, not a JSON object such as {{"{fields[0]}": "..."}}')
-    return parse_fields(row, fields, lists=lists)
+        raise BadLineError(f'the line is {row!r:.40}, not a JSON object such as {{"{field}": "..."}}')
+    return row
 
 
 def parse_fields(row: dict[str, Any], fields: tuple[str, ...], *, lists: bool = False) -> tuple[Any, ...]:
@@ -60,12 +69,22 @@ def parse_fields(row: dict[str, Any], fields: tuple[str, ...], *, lists: bool = 
     return tuple(_field(row, name, lists=lists and number == 1) for number, name in enumerate(fields))
 
 
-def _field(row: dict[str, Any], name: str, *, lists: bool) -> str | list[str]:
+def value_of(row: dict[str, Any], name: str) -> Any:
+    """Take the named field of a row, dotted where it is nested, whatever it holds.
+
+    Raises:
+        BadLineError: there is none.
+    """
     value: Any = row
     for key in [name] if name in row else name.split("."):
         if not isinstance(value, dict) or key not in value:
             raise BadLineError(f'there is no field "{name}"; the fields are: {", ".join(_field_names(row)) or "none"}')
         value = value[key]
+    return value
+
+
+def _field(row: dict[str, Any], name: str, *, lists: bool) -> str | list[str]:
+    value = value_of(row, name)
     for text in value if lists and isinstance(value, list) and value else [value]:
         if not isinstance(text, str):
             raise BadLineError(f'the field "{name}" is {value!r:.40} ({type(value).__name__}), not a string')

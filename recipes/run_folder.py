@@ -32,6 +32,7 @@ _WRITTEN = [
     "fingerprint.json",
     "README.md",
     "metrics.json",
+    "predictions.jsonl",
     "trainer_state.json",
     "training_args.bin",
     "all_results.json",

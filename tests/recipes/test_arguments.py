@@ -29,6 +29,10 @@ def _parse(path, *overrides):
 
 # There is no published figure that these can be held against.
 NO_ANCHOR = {"multi30k-de-en/lstm", "tatoeba-en-de/small", "summarisation-scitldr/small"}
+# Their splits are not those of published figures, or the models of these are far larger.
+NO_ANCHOR |= {
+    f"{name}/small" for name in ("rotten-tomatoes", "sst2", "cola", "rte", "sick", "stsb", "copa", "codah", "ecare")
+}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
