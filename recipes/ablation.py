@@ -15,7 +15,7 @@ from .pretrained import for_model_of
 from .task_kinds import TASKS
 from .task_metrics import TASK_METRICS, Figure
 from .task_splits import metrics_of
-from .text_data import existing_file, is_local
+from .text_data import find_file, is_local
 from .train import load_recipe, script, train
 from .train_task import PREDICTIONS
 from .verify import departures, how_to_go_on, is_whole, seeds_of, without
@@ -165,7 +165,7 @@ def data_folder(recipe: Recipe, root: Path) -> Path:
 
 def _is_there(path: Path) -> bool:
     try:
-        return existing_file(path).is_file()
+        return find_file(path).is_file()
     except ValueError:
         return False
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Picture
 
-from .bootstrap import SIGNATURE, interval_of_counts
+from .bootstrap import SIGNATURE, bounds, draws
 from .run_folder import write_json, write_whole
 from .task_metrics import Figure
 
@@ -66,8 +66,10 @@ class Cell:
         """
         value, gain = _mean(figures), _difference(full, figures)
         once = np.ones(rows)
-        bounds = (*interval_of_counts(rows, value), gain(once), *interval_of_counts(rows, gain))
-        return cls(recipe, variant, metric, rows, len(figures), value(once), *bounds)
+        low, high = bounds([value(drawn) for drawn in draws(rows)])
+        gain_low, gain_high = bounds([gain(drawn) for drawn in draws(rows)])
+        measured = (value(once), low, high, gain(once), gain_low, gain_high)
+        return cls(recipe, variant, metric, rows, len(figures), *measured)
 
     @property
     def verdict(self) -> str:

@@ -1,6 +1,6 @@
 """95 % intervals of figures of a text, by the bootstrap: the figure of many texts drawn from the same sentences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,22 +25,19 @@ def interval(statistics: Any, figure: Callable[[np.ndarray], float]) -> tuple[fl
         The lower and the upper bound. `SIGNATURE` says how they were found.
     """
     statistics = np.asarray(statistics, dtype=np.float64)
-    return interval_of_counts(len(statistics), lambda counts: figure(counts @ statistics))
+    return bounds([figure(drawn @ statistics) for drawn in draws(len(statistics))])
 
 
-def interval_of_counts(size: int, figure: Callable[[np.ndarray], float]) -> tuple[float, float]:
-    """Do as `interval`, with the same draws, for a figure that is none of a sum, such as a correlation of ranks.
-
-    Args:
-        size: sentences of the text, or rows.
-        figure: of how often each of them is drawn, (size,), whole numbers.
-    """
+def draws(sentences: int) -> Iterator[np.ndarray]:
+    """Yield how often each of a number of sentences is in each of the texts that are drawn, always the same ones."""
     generator = np.random.default_rng(SEED)
-    figures = []
     for _ in range(RESAMPLES):
-        # How often each sentence is drawn: a text of 100,000 of them needs no 1,000 copies of its statistics.
-        drawn = generator.choice(size, size=size, replace=True)
-        figures.append(figure(np.bincount(drawn, minlength=size)))
-    figures.sort()
-    outside = RESAMPLES // 40
-    return float(figures[outside]), float(figures[-outside - 1])
+        # How often: a text of 100,000 sentences needs no 1,000 copies of its statistics.
+        drawn = generator.choice(sentences, size=sentences, replace=True)
+        yield np.bincount(drawn, minlength=sentences)
+
+
+def bounds(figures: Sequence[float]) -> tuple[float, float]:
+    """Leave out the smallest and the largest fortieth of figures, and return the smallest and the largest of the others."""
+    outside, ordered = len(figures) // 40, sorted(figures)
+    return float(ordered[outside]), float(ordered[-outside - 1])

@@ -17,7 +17,7 @@ from .models import check_kind, load
 from .row_parsing import BadLineError, parse_tsv
 from .task_inputs import TaskCollator
 from .task_kinds import TASKS, columns_of
-from .text_data import existing_file
+from .text_data import find_file
 
 
 # Lines that are read, sorted by length and classified together; and padded tokens in a batch.
@@ -158,7 +158,7 @@ def lines_of(path: Path | None) -> Iterator[tuple[str, str]]:
         ValueError: a line is not UTF-8.
     """
     if path is not None:
-        found = existing_file(path)
+        found = find_file(path)
         for number, line in enumerate(LineReader(found), 1):
             yield f"{found}:{number}", line.removesuffix("\n")
         return

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from .arguments import Recipe, options_of
 from .first_line import first_line
@@ -67,12 +68,16 @@ def load_pretrained(path: str, auto_class: str, **overrides: Any) -> PreTrainedM
         ValueError: there is no such model, it is of another kind, or its weights do not fit.
     """
     check_kind(path, auto_class)
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # the library would list the classifier as missing; what may be missing is looked at below
     try:
         model, loading = getattr(transformers, auto_class).from_pretrained(
             path, output_loading_info=True, dtype=torch.float32, **overrides
         )
     except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be used
         raise ValueError(f"The weights of {path} cannot be trained on: {first_line(error)}") from None
+    finally:
+        logging.set_verbosity(before)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in loading[kind] if kind != "missing_keys" or not str(key).startswith(_NEW))
         if keys:

@@ -11,7 +11,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from .bootstrap import SIGNATURE, interval_of_counts
+from .bootstrap import SIGNATURE, bounds, draws
 
 
 # Of how often each row counts, (rows,).
@@ -31,7 +31,7 @@ class TaskMetric(evaluate.Metric):
 
     def _compute(self, predictions, references):
         size, figure = len(predictions), self.figure(np.asarray(predictions), np.asarray(references))
-        low, high = interval_of_counts(size, figure)
+        low, high = bounds([figure(drawn) for drawn in draws(size)])
         return {self.key: figure(np.ones(size)), f"{self.key}_low": low, f"{self.key}_high": high}
 
     @staticmethod

@@ -16,7 +16,7 @@ from .bad_lines import BadLines
 from .line_reader import LineReader
 from .nearest import nearest
 from .row_parsing import BadLineError, json_object, parse_fields, parse_tsv, value_of
-from .text_data import JSON_LINES, existing_file, kind_of, open_dataset
+from .text_data import JSON_LINES, ending_of, find_file, open_dataset
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_rows(paths: Sequence[Path], form: RowFormat, bad: BadLines) -> list[Raw
         ValueError: a file is missing or damaged, is of another kind, a row is bad, or none is left.
     """
     rows: list[RawRow] = []
-    for path in map(existing_file, paths):
+    for path in map(find_file, paths):
         parse = _parser_of(path, form)
         for number, line in enumerate(LineReader(path), start=1):
             place = f"{path}:{number}"
@@ -105,9 +105,9 @@ def load_rows(
 
 def _parser_of(path: Path, form: RowFormat) -> Any:
     """Give the function that turns a line of a file into its texts and its label; it raises `BadLineError`."""
-    if kind_of(path) in JSON_LINES:
+    if ending_of(path) in JSON_LINES:
         return lambda line: _cells_of(json_object(line, form.texts[0]), form)
-    if kind_of(path) != ".tsv":
+    if ending_of(path) != ".tsv":
         raise ValueError(f"{path} holds no rows that can be read: give a .tsv or .jsonl file (also .gz).")
     for name in form.fields:
         if not name.isdecimal() or int(name) < 1:

@@ -76,21 +76,21 @@ def pair_files(
     Raises:
         ValueError: a file is missing, or a field does not apply.
     """
-    path, fields = existing_file(source), (str(source_field), str(target_field))
+    path, fields = _existing_file(source), (str(source_field), str(target_field))
     if target is not None:
         if fields != ("source", "target"):
             raise ValueError(
                 f"The fields {', '.join(fields)} are for one file of pairs, not for {source} and {target}."
             )
-        paths = [path, existing_file(target)]
+        paths = [path, _existing_file(target)]
         for path in paths:
-            if kind_of(path) in (".tsv", *JSON_LINES):
+            if _kind(path) in (".tsv", *JSON_LINES):
                 raise ValueError(f"{path} is a file of pairs: give it alone, or rename it if it holds plain lines.")
         return paths, partial(parse_parallel, names=[path.name for path in paths])
-    if kind_of(path) == ".tsv":
+    if _kind(path) == ".tsv":
         columns = _column(fields[0], "source", 1), _column(fields[1], "target", 2)
         return [path], partial(parse_tsv, columns=columns)
-    if kind_of(path) in JSON_LINES:
+    if _kind(path) in JSON_LINES:
         return [path], partial(parse_json, fields=fields, lists=lists)
     raise ValueError(f"{path} needs a target file beside it: only .tsv and .jsonl (also .gz) hold both sides.")
 
@@ -136,15 +136,15 @@ def document_files(
         ValueError: an argument does not apply, a file is missing, or the folder holds no text.
     """
     path = Path(path).expanduser()
-    if kind_of(path) in JSON_LINES and not path.is_dir():
+    if _kind(path) in JSON_LINES and not path.is_dir():
         if separator is not None:
             raise ValueError(f"separator={separator!r} is for plain text; in {path} each row is a document.")
-        return [existing_file(path)], partial(parse_json, fields=(text_field,))
+        return [_existing_file(path)], partial(parse_json, fields=(text_field,))
     if text_field != "text":
         raise ValueError(f"text_field={text_field!r} is for JSON lines; {path} is plain text.")
     if not path.is_dir():
-        return [existing_file(path)], None
-    files = sorted(file for file in path.iterdir() if kind_of(file) == ".txt")
+        return [_existing_file(path)], None
+    files = sorted(file for file in path.iterdir() if _kind(file) == ".txt")
     if not files:
         saved = "; `datasets` saved it, so use load_documents" if _is_saved(path) else ""
         raise ValueError(f"The folder {path} holds no .txt or .txt.gz file{saved}.")
@@ -214,7 +214,7 @@ def is_local(name: str | Path) -> bool:
     path = Path(name).expanduser()
     in_folder = path.parent != Path() and path.parent.is_dir()
     spelled = path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
-    return path.exists() or in_folder or spelled or kind_of(path) in (".tsv", ".txt", *JSON_LINES)
+    return path.exists() or in_folder or spelled or _kind(path) in (".tsv", ".txt", *JSON_LINES)
 
 
 def near_names(path: Path) -> str:
@@ -223,6 +223,20 @@ def near_names(path: Path) -> str:
         return f"There is no folder {path.parent} either."
     near = difflib.get_close_matches(path.name, sorted(child.name for child in path.parent.iterdir()))
     return f"Near names in {path.parent}: {', '.join(near)}." if near else f"No name in {path.parent} comes near."
+
+
+def find_file(path: str | Path) -> Path:
+    """Return the path of a file that is there, under this name or the name that it has packed or unpacked.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return _existing_file(path)
+
+
+def ending_of(path: Path) -> str:
+    """Return the ending that says what a file holds, in lower case: of "a.TSV.gz" it is ".tsv"."""
+    return _kind(path)
 
 
 def _collect(
@@ -254,7 +268,7 @@ def _each(cells: tuple[Any, ...]) -> list[tuple[str, ...]]:
 
 
 def _stripped(path: Path) -> Iterator[str]:
-    return (line.removesuffix("\n") for line in LineReader(existing_file(path)))
+    return (line.removesuffix("\n") for line in LineReader(_existing_file(path)))
 
 
 def _documents_of(path: Path, separator: str | None) -> Iterator[tuple[str, str]]:
@@ -269,8 +283,7 @@ def _documents_of(path: Path, separator: str | None) -> Iterator[tuple[str, str]
         line += piece.count("\n") + (separator or "").count("\n")
 
 
-def kind_of(path: Path) -> str:
-    """Return the ending that says what a file holds, in lower case: of "a.TSV.gz" it is ".tsv"."""
+def _kind(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix.lower()
 
 
@@ -278,12 +291,7 @@ def _is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
-def existing_file(path: str | Path) -> Path:
-    """Return the path of a file that is there, packed or unpacked.
-
-    Raises:
-        ValueError: there is none.
-    """
+def _existing_file(path: str | Path) -> Path:
     # A name stands for the same file packed or unpacked.
     packed = Path(path).suffix == ".gz"
     twin = Path(path).with_suffix("") if packed else Path(f"{path}.gz")

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
@@ -167,6 +168,23 @@ def test_a_run_begins_with_pretrained_weights_or_with_their_sizes_alone(recipe, 
     as_run = yaml.safe_load((tmp_path / "two" / "recipe.yaml").read_text(encoding="utf-8"))
     assert as_run["config_name"] == source
     assert not {"d_model", "preset", "vocab_size"} & as_run.keys()
+
+
+def test_only_the_classifier_may_be_new_in_pretrained_weights(recipe, language_model, tmp_path, caplog):
+    source = language_model()
+    model = load_pretrained(source, "AutoModelForSequenceClassification", num_labels=3, dropout=0.05)
+    assert (model.config.dropout, model.classifier.weight.shape[0]) == (0.05, 3)
+    assert "classifier" not in caplog.text
+    model.save_pretrained(tmp_path / "three")
+    with pytest.raises(ValueError, match="three cannot be trained on"):
+        load_pretrained(str(tmp_path / "three"), "AutoModelForSequenceClassification", num_labels=2)
+    with pytest.raises(ValueError, match=r"do not fit GPTForCausalLM: unexpected_keys, first classifier.weight"):
+        load_pretrained(str(tmp_path / "three"), "AutoModelForCausalLM")
+    weights = load_file(tmp_path / "gpt" / "model.safetensors")
+    weights.pop("model.layers.0.feed_forward.fc1.bias")
+    save_file(weights, tmp_path / "gpt" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"missing_keys, first model.layers.0.feed_forward.fc1.bias"):
+        load_pretrained(source, "AutoModelForSequenceClassification")
 
 
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(recipe, language_model, tmp_path):
