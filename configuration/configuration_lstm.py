@@ -45,7 +45,7 @@ class LSTMConfig(PreTrainedConfig):
     """
 
     model_type = "theatre_lstm"
-    keys_to_ignore_at_inference = ["past_key_values", "cache"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "task_loss", "lm_loss"]
     # The library sizes caches by it; a state is one "head".
     num_attention_heads = 1
 
@@ -57,6 +57,8 @@ class LSTMConfig(PreTrainedConfig):
     attention: str = "luong"  # "luong": global, general score (section 3.1); "none": Sutskever et al., 2014
     input_feeding: bool = True  # the decoder also reads its last attentional vector (section 3.3); needs attention
     dropout: float | int = 0.2  # probability, on embeddings, between layers and on the output, never over time
+    classifier_dropout: float | int = 0.1  # probability, on what a fine-tuned model's classifier reads (GPT-1's)
+    lm_loss_weight: float | int = 0.5  # of the language-modelling loss in fine-tuning (GPT-1, equation 5); 0: none
     tie_word_embeddings: bool = False  # output projection = target embedding (not in the paper)
     share_encoder_decoder_embeddings: bool = False  # source embedding = target embedding (not in the paper)
     initializer_range: float = 0.1  # every weight starts uniform between minus and plus this (section 4.1)
@@ -98,8 +100,11 @@ class LSTMConfig(PreTrainedConfig):
                 "reverse_source=True has no use with bidirectional=True, which reads the source both ways: "
                 "set one of them to false."
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be a probability: at least 0 and below 1.")
+        for name in ("dropout", "classifier_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be a probability: at least 0 and below 1.")
+        if self.lm_loss_weight < 0:
+            raise ValueError(f"lm_loss_weight={self.lm_loss_weight} must be 0 or more.")
         if self.initializer_range <= 0:
             raise ValueError(f"initializer_range={self.initializer_range} must be above 0.")
 

@@ -9,7 +9,13 @@ from transformer_theatre.modeling.modeling_gpt import (
     GPTModel,
 )
 from transformer_theatre.modeling.modeling_layers import TheatrePreTrainedModel
-from transformer_theatre.modeling.modeling_lstm import LSTMForCausalLM, LSTMForConditionalGeneration, LSTMModel
+from transformer_theatre.modeling.modeling_lstm import (
+    LSTMForCausalLM,
+    LSTMForConditionalGeneration,
+    LSTMForMultipleChoice,
+    LSTMForSequenceClassification,
+    LSTMModel,
+)
 from transformer_theatre.modeling.modeling_transformer import TransformerForConditionalGeneration, TransformerModel
 from transformer_theatre.modeling.remote_code import CodeExporter
 
@@ -18,8 +24,8 @@ AUTO_CLASSES: dict[str, list[type[TheatrePreTrainedModel]]] = {
     "AutoModel": [TransformerModel, GPTModel, LSTMModel],
     "AutoModelForSeq2SeqLM": [TransformerForConditionalGeneration, LSTMForConditionalGeneration],
     "AutoModelForCausalLM": [GPTForCausalLM, LSTMForCausalLM],
-    "AutoModelForSequenceClassification": [GPTForSequenceClassification],
-    "AutoModelForMultipleChoice": [GPTForMultipleChoice],
+    "AutoModelForSequenceClassification": [GPTForSequenceClassification, LSTMForSequenceClassification],
+    "AutoModelForMultipleChoice": [GPTForMultipleChoice, LSTMForMultipleChoice],
 }
 
 for _name, _models in AUTO_CLASSES.items():
@@ -38,6 +44,8 @@ __all__ = [
     "GPTModel",
     "LSTMForCausalLM",
     "LSTMForConditionalGeneration",
+    "LSTMForMultipleChoice",
+    "LSTMForSequenceClassification",
     "LSTMModel",
     "TransformerForConditionalGeneration",
     "TransformerModel",

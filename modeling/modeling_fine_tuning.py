@@ -1,4 +1,4 @@
-"""What fine-tuned models minimise and return: the labels' loss beside that of the language model.
+"""What fine-tuned models read, minimise and return: the labels' loss beside that of the language model.
 
 Equation numbers are those of Radford et al., 2018, "Improving Language Understanding by Generative Pre-Training".
 
@@ -10,14 +10,17 @@ where n is the row's number of labels (1, unless each row has several numbers), 
 the mean over its sequences of the mean over a sequence's predicted tokens, as in the code of the paper
 (https://github.com/openai/finetune-transformer-lm). Classes of -100 do not count, and neither does their row; a number may be -100.
 
-Local tensors carry their shape: B batch, N sequences of a row, R sequences of the batch, T positions, V vocabulary.
+Local tensors carry their shape: B batch, N sequences of a row, R sequences of the batch, T positions, D width, L labels,
+V vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from transformers.utils import ModelOutput
+from transformers import PreTrainedConfig
+from transformers.utils import ModelOutput, can_return_tuple
 
 
 @dataclass
@@ -102,4 +105,172 @@ def fine_tuning_losses(
     return {"loss": task_loss + lm_loss_weight * lm_loss, "task_loss": task_loss, "lm_loss": lm_loss}
 
 
-__all__ = ["TaskOutput", "fine_tuning_losses", "language_model_loss_of_rows", "number_of_labels"]
+class TaskModel(nn.Module):
+    """What makes a language model a fine-tuned one: a linear layer W_y that reads the last real token (equation 3).
+
+    A row of the batch is one sequence, (batch, positions), or several, (batch, sequences, positions). A model that derives from
+    this one has `model`, the language model's body, and calls `add_heads`.
+    """
+
+    config: Any
+    model: nn.Module
+
+    def add_heads(self, config: PreTrainedConfig, outputs: int):
+        """Add the language model's output projection, and a classifier with so many outputs."""
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, outputs, bias=False)
+
+    def _read(self, input_ids, attention_mask, position_ids, inputs_embeds, **kwargs):
+        """Run all sequences through the model.
+
+        Returns:
+            What the model returns; the state at the last real token of each sequence, (batch, width) or (batch,
+            sequences, width); and True at real tokens, shaped as the input. Without `attention_mask` those are real
+            that are not `pad_token_id`, as in the library.
+        """
+        shape = shape_of(input_ids, inputs_embeds)
+        if attention_mask is not None:
+            real_tokens = attention_mask != 0
+        elif input_ids is not None and self.config.pad_token_id is not None:
+            real_tokens = input_ids != self.config.pad_token_id
+        else:
+            real_tokens = torch.ones(shape, dtype=torch.bool, device=self.classifier.weight.device)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        outputs = self.model(
+            **{name: x if x is None else x.flatten(0, -2) for name, x in inputs.items()},
+            inputs_embeds=inputs_embeds if inputs_embeds is None else inputs_embeds.flatten(0, -3),
+            **{"use_cache": False, **kwargs},
+            return_dict=True,
+        )
+        x_RTD = outputs.last_hidden_state
+        real_tokens = real_tokens.to(x_RTD.device)
+        last_R = (real_tokens * torch.arange(shape[-1], device=x_RTD.device)).amax(-1).flatten()
+        extract_RD = x_RTD[torch.arange(len(x_RTD), device=x_RTD.device), last_R]
+        return outputs, extract_RD.view(*shape[:-1], -1), real_tokens
+
+    def _output(self, outputs, logits, task_loss, labels, input_ids, real_tokens, num_items_in_batch=None, **_):
+        """Return the logits and, where there is a `task_loss` (mean over the labels), the losses."""
+        losses: dict[str, Any] = {}
+        if task_loss is not None:
+            lm_loss_B = None
+            if self.training and self.config.lm_loss_weight:
+                if input_ids is None:
+                    raise ValueError(
+                        "inputs_embeds name no tokens to predict: give input_ids, or set lm_loss_weight=0."
+                    )
+                lm_logits_RTV = self.lm_head(outputs.last_hidden_state[:, :-1])
+                lm_loss_B = language_model_loss_of_rows(lm_logits_RTV, input_ids, real_tokens)
+            weight = self.config.lm_loss_weight
+            losses = fine_tuning_losses(task_loss, labels, lm_loss_B, weight, num_items_in_batch)
+        states = {name: outputs.get(name) for name in ("hidden_states", "attentions")}
+        return TaskOutput(logits=logits, **states, **losses)
+
+
+class SequenceClassification(TaskModel):
+    """Classes, entailment, similarity and regression: one answer for each row."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> TaskOutput:
+        """Classify each row by the state at its last real token.
+
+        Args:
+            input_ids: (batch, positions); or two texts in both orders, whose states are added, (batch, 2, positions).
+            attention_mask: 1 at real tokens, 0 at padding on either side, shaped as `input_ids`.
+            position_ids: shaped as `input_ids`; None: real tokens are numbered from 0. An LSTM does not look at them.
+            inputs_embeds: token embeddings in place of `input_ids`, with one dimension more, the width.
+            labels: classes, (batch,), -100 is ignored; or numbers, (batch,) or (batch, labels).
+            **kwargs: as in the `forward` of the language model; and `num_items_in_batch`, the labels that the loss is
+                divided by.
+
+        Raises:
+            ValueError: the input has another shape, or its language-modelling loss is wanted of `inputs_embeds`.
+        """
+        shape = shape_of(input_ids, inputs_embeds)
+        if len(shape) != 2 and (len(shape) != 3 or shape[1] != 2):
+            raise ValueError(f"The input's shape {tuple(shape)} must be (batch, positions) or (batch, 2, positions).")
+        outputs, extract, real_tokens = self._read(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        logits_BL = self.classifier(self.dropout(extract if extract.dim() == 2 else extract.sum(1)))
+        loss = None
+        if labels is not None:
+            labels = labels.to(logits_BL.device)
+            # Of classes this is the mean too, and no 0 / 0 where none counts.
+            count = number_of_labels(labels).sum().clamp(min=1)
+            loss = self.loss_function(
+                labels=labels, pooled_logits=logits_BL, config=self.config, num_items_in_batch=count
+            )
+        return self._output(outputs, logits_BL, loss, labels, input_ids, real_tokens, **kwargs)
+
+
+class MultipleChoice(TaskModel):
+    """Multiple choice: every answer is read after its context, and a softmax over them chooses."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> TaskOutput:
+        """Score each choice by the state at its last real token.
+
+        Args:
+            input_ids: (batch, choices, positions).
+            attention_mask: 1 at real tokens, 0 at padding on either side, shaped as `input_ids`. A choice that is all
+                padding is not there, and its logit is the lowest number: rows may differ in their number of choices.
+            position_ids: shaped as `input_ids`; None: real tokens are numbered from 0. An LSTM does not look at them.
+            inputs_embeds: token embeddings in place of `input_ids`, with one dimension more, the width.
+            labels: the right choice, from 0, (batch,); -100 is ignored.
+            **kwargs: as in the `forward` of the language model; and `num_items_in_batch`, the labels that the loss is
+                divided by.
+
+        Raises:
+            ValueError: the input has another shape, or its language-modelling loss is wanted of `inputs_embeds`.
+        """
+        shape = shape_of(input_ids, inputs_embeds)
+        if len(shape) != 3:
+            raise ValueError(f"The input's shape {tuple(shape)} must be (batch, choices, positions).")
+        outputs, extract_BND, real_BNT = self._read(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        logits_BN = self.classifier(self.dropout(extract_BND))[..., 0]
+        logits_BN = logits_BN.masked_fill(~real_BNT.any(-1), torch.finfo(logits_BN.dtype).min)
+        loss = None
+        if labels is not None:
+            labels = labels.to(logits_BN.device)
+            nll = nn.functional.cross_entropy(logits_BN.float(), labels, reduction="sum")
+            loss = nll / number_of_labels(labels).sum().clamp(min=1)
+        return self._output(outputs, logits_BN, loss, labels, input_ids, real_BNT, **kwargs)
+
+
+def shape_of(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Size:
+    """Give the shape, in tokens, of the one that is there.
+
+    Raises:
+        ValueError: there is not exactly one.
+    """
+    if input_ids is not None and inputs_embeds is None:
+        return input_ids.shape
+    if inputs_embeds is not None and input_ids is None:
+        return inputs_embeds.shape[:-1]
+    raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+
+
+__all__ = [
+    "MultipleChoice",
+    "SequenceClassification",
+    "TaskModel",
+    "TaskOutput",
+    "fine_tuning_losses",
+    "language_model_loss_of_rows",
+    "number_of_labels",
+]

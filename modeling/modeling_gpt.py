@@ -22,7 +22,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from transformer_theatre.configuration.configuration_gpt import GPTConfig
 
 from .cache_names import by_library_name, cache_of, takes_cache_by_both_names
-from .modeling_fine_tuning import TaskOutput, fine_tuning_losses, language_model_loss_of_rows, number_of_labels
+from .modeling_fine_tuning import MultipleChoice, SequenceClassification, TaskModel
 from .modeling_layers import (
     AddAndNorm,
     FeedForward,
@@ -216,11 +216,8 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin, TextContinuation):
         )
 
 
-class GPTTaskModel(GPTPreTrainedModel):
-    """GPT with a linear layer W_y that reads the token "extract", the last one (figure 1, right, and equation 3).
-
-    A row of the batch is one sequence, (batch, positions), or several, (batch, sequences, positions).
-    """
+class GPTTaskModel(GPTPreTrainedModel, TaskModel):
+    """GPT with a linear layer W_y that reads the token "extract", the last one (figure 1, right, and equation 3)."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -228,55 +225,11 @@ class GPTTaskModel(GPTPreTrainedModel):
     def __init__(self, config: GPTConfig, outputs: int):
         super().__init__(config)
         self.model = GPTModel(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.d_model, outputs, bias=False)
+        self.add_heads(config, outputs)
         self.post_init()
 
-    def _read(self, input_ids, attention_mask, position_ids, inputs_embeds, **kwargs):
-        """Run all sequences through the model.
 
-        Returns:
-            What the model returns; the state at the last real token of each sequence, (batch, d_model) or (batch,
-            sequences, d_model); and True at real tokens, shaped as the input. Without `attention_mask` those are real
-            that are not `pad_token_id`, as in the library.
-        """
-        shape = shape_of(input_ids, inputs_embeds)
-        if attention_mask is not None:
-            real_tokens = attention_mask != 0
-        elif input_ids is not None and self.config.pad_token_id is not None:
-            real_tokens = input_ids != self.config.pad_token_id
-        else:
-            real_tokens = torch.ones(shape, dtype=torch.bool, device=self.device)
-        outputs = self.model(
-            *(x if x is None else x.flatten(0, -2) for x in (input_ids, attention_mask, position_ids)),
-            inputs_embeds=inputs_embeds if inputs_embeds is None else inputs_embeds.flatten(0, -3),
-            **{"use_cache": False, **kwargs},
-        )
-        x_RTD = outputs.last_hidden_state
-        real_tokens = real_tokens.to(x_RTD.device)
-        last_R = (real_tokens * torch.arange(shape[-1], device=x_RTD.device)).amax(-1).flatten()
-        extract_RD = x_RTD[torch.arange(len(x_RTD), device=x_RTD.device), last_R]
-        return outputs, extract_RD.view(*shape[:-1], -1), real_tokens
-
-    def _output(self, outputs, logits, task_loss, labels, input_ids, real_tokens, num_items_in_batch=None, **_):
-        """Return the logits and, where there is a `task_loss` (mean over the labels), the losses."""
-        losses = {}
-        if task_loss is not None:
-            lm_loss_B = None
-            if self.training and self.config.lm_loss_weight:
-                if input_ids is None:
-                    raise ValueError(
-                        "inputs_embeds name no tokens to predict: give input_ids, or set lm_loss_weight=0."
-                    )
-                lm_logits_RTV = self.lm_head(outputs.last_hidden_state[:, :-1])
-                lm_loss_B = language_model_loss_of_rows(lm_logits_RTV, input_ids, real_tokens)
-            weight = self.config.lm_loss_weight
-            losses = fine_tuning_losses(task_loss, labels, lm_loss_B, weight, num_items_in_batch)
-        return TaskOutput(logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions, **losses)
-
-
-class GPTForSequenceClassification(GPTTaskModel):
+class GPTForSequenceClassification(SequenceClassification, GPTTaskModel):
     """Classes, entailment, similarity and regression: the tasks of figure 1, right, with one answer for each row.
 
     `config.num_labels` and `config.problem_type` choose the loss, as in the library; one label is regression.
@@ -285,100 +238,12 @@ class GPTForSequenceClassification(GPTTaskModel):
     def __init__(self, config: GPTConfig):
         super().__init__(config, outputs=config.num_labels)  # type: ignore[arg-type]  # the library says "or None"
 
-    @can_return_tuple
-    def forward(  # type: ignore[misc]  # the library's dictionary of arguments lists position_ids as well
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> TaskOutput:
-        """Classify each row by the state at its last real token.
 
-        Args:
-            input_ids: (batch, positions); or two texts in both orders, whose states are added, (batch, 2, positions).
-            attention_mask: 1 at real tokens, 0 at padding on either side, shaped as `input_ids`.
-            position_ids: shaped as `input_ids`; None: real tokens are numbered from 0.
-            inputs_embeds: token embeddings in place of `input_ids`, with one dimension more, d_model.
-            labels: classes, (batch,), -100 is ignored; or numbers, (batch,) or (batch, labels).
-            **kwargs: as in `GPTModel.forward`; and `num_items_in_batch`, the labels that the loss is divided by.
-
-        Raises:
-            ValueError: the input has another shape, or its language-modelling loss is wanted of `inputs_embeds`.
-        """
-        shape = shape_of(input_ids, inputs_embeds)
-        if len(shape) != 2 and (len(shape) != 3 or shape[1] != 2):
-            raise ValueError(f"The input's shape {tuple(shape)} must be (batch, positions) or (batch, 2, positions).")
-        outputs, extract, real_tokens = self._read(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
-        logits_BL = self.classifier(self.dropout(extract if extract.dim() == 2 else extract.sum(1)))
-        loss = None
-        if labels is not None:
-            labels = labels.to(logits_BL.device)
-            # Of classes this is the mean too, and no 0 / 0 where none counts.
-            count = number_of_labels(labels).sum().clamp(min=1)
-            loss = self.loss_function(
-                labels=labels, pooled_logits=logits_BL, config=self.config, num_items_in_batch=count
-            )
-        return self._output(outputs, logits_BL, loss, labels, input_ids, real_tokens, **kwargs)
-
-
-class GPTForMultipleChoice(GPTTaskModel):
+class GPTForMultipleChoice(MultipleChoice, GPTTaskModel):
     """Multiple choice: every answer is read after its context, and a softmax over them chooses (figure 1, right)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__(config, outputs=1)
-
-    @can_return_tuple
-    def forward(  # type: ignore[misc]  # the library's dictionary of arguments lists position_ids as well
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> TaskOutput:
-        """Score each choice by the state at its last real token.
-
-        Args:
-            input_ids: (batch, choices, positions).
-            attention_mask: 1 at real tokens, 0 at padding on either side, shaped as `input_ids`. A choice that is all
-                padding is not there, and its logit is the lowest number: rows may differ in their number of choices.
-            position_ids: shaped as `input_ids`; None: real tokens are numbered from 0.
-            inputs_embeds: token embeddings in place of `input_ids`, with one dimension more, d_model.
-            labels: the right choice, from 0, (batch,); -100 is ignored.
-            **kwargs: as in `GPTModel.forward`; and `num_items_in_batch`, the labels that the loss is divided by.
-
-        Raises:
-            ValueError: the input has another shape, or its language-modelling loss is wanted of `inputs_embeds`.
-        """
-        shape = shape_of(input_ids, inputs_embeds)
-        if len(shape) != 3:
-            raise ValueError(f"The input's shape {tuple(shape)} must be (batch, choices, positions).")
-        outputs, extract_BND, real_BNT = self._read(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
-        logits_BN = self.classifier(self.dropout(extract_BND))[..., 0]
-        logits_BN = logits_BN.masked_fill(~real_BNT.any(-1), torch.finfo(logits_BN.dtype).min)
-        loss = None
-        if labels is not None:
-            labels = labels.to(logits_BN.device)
-            nll = nn.functional.cross_entropy(logits_BN.float(), labels, reduction="sum")
-            loss = nll / number_of_labels(labels).sum().clamp(min=1)
-        return self._output(outputs, logits_BN, loss, labels, input_ids, real_BNT, **kwargs)
-
-
-def shape_of(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Size:
-    """Give the shape, in tokens, of the one that is there.
-
-    Raises:
-        ValueError: there is not exactly one.
-    """
-    if input_ids is not None and inputs_embeds is None:
-        return input_ids.shape
-    if inputs_embeds is not None and input_ids is None:
-        return inputs_embeds.shape[:-1]
-    raise ValueError("Give exactly one of input_ids and inputs_embeds.")
 
 
 __all__ = [

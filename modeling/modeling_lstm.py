@@ -37,6 +37,7 @@ from transformers.utils import can_return_tuple
 from transformer_theatre.configuration.configuration_lstm import LSTMConfig
 
 from .cache_names import by_library_name, cache_of, takes_cache_by_both_names
+from .modeling_fine_tuning import MultipleChoice, SequenceClassification, TaskModel
 from .modeling_layers import shift_right
 from .modeling_lstm_layers import LSTMDecoder, LSTMEncoder, LSTMEncoderOutput, LSTMPreTrainedModel
 from .text_continuation import TextContinuation
@@ -277,4 +278,40 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin, TextContinuation):
         )
 
 
-__all__ = ["LSTMForCausalLM", "LSTMForConditionalGeneration", "LSTMModel", "LSTMPreTrainedModel"]
+class LSTMTaskModel(LSTMPreTrainedModel, TaskModel):
+    """The language model with a linear layer that reads the last token, in the place of GPT-1 (Radford et al., 2018, table 5)."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
+
+    def __init__(self, config: LSTMConfig, outputs: int):
+        if config.is_encoder_decoder:
+            config = copy.deepcopy(config)
+            config.is_encoder_decoder = False
+        super().__init__(config)
+        self.model = LSTMModel(config)
+        self.add_heads(config, outputs)
+        self.post_init()
+
+
+class LSTMForSequenceClassification(SequenceClassification, LSTMTaskModel):
+    """Classes, entailment, similarity and regression; see `GPTForSequenceClassification`."""
+
+    def __init__(self, config: LSTMConfig):
+        super().__init__(config, outputs=config.num_labels)  # type: ignore[arg-type]  # the library says "or None"
+
+
+class LSTMForMultipleChoice(MultipleChoice, LSTMTaskModel):
+    """Multiple choice; see `GPTForMultipleChoice`."""
+
+    def __init__(self, config: LSTMConfig):
+        super().__init__(config, outputs=1)
+
+
+__all__ = [
+    "LSTMForCausalLM",
+    "LSTMForConditionalGeneration",
+    "LSTMForMultipleChoice",
+    "LSTMForSequenceClassification",
+    "LSTMModel",
+    "LSTMPreTrainedModel",
+]

@@ -200,7 +200,7 @@ def help_text(recipe: Recipe, types: Sequence[Any], everything: bool) -> str:
     for kind in types:
         lines += [f"{kind._argument_group_name}:"]
         for part in fields(kind):
-            hidden = kind is RunArguments and part.name not in COMMON_TRAINING_ARGUMENTS and not everything
+            hidden = issubclass(kind, RunArguments) and part.name not in COMMON_TRAINING_ARGUMENTS and not everything
             if hidden or not part.init:
                 continue
             default = recipe.values.get(part.name, part.default if part.default is not MISSING else None)

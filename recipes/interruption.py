@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import pyarrow
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -118,7 +119,8 @@ def fingerprint(
     """Sum up what a run depends on besides its model, so that a change is noticed where the run goes on.
 
     Args:
-        train: rows of token ids, with columns `input_ids` and `labels`; or a stream, of which only the first rows count.
+        train: rows of token ids, with columns `input_ids` and `labels` (ids too, or classes or numbers); or a stream, of which
+            only the first rows count.
         validation: such rows; they may change, as nothing is learnt from them.
         tokenizer: of the run.
         options: that decide which rows come when; `settings` among them may change.
@@ -138,8 +140,10 @@ def _checksum(train: Dataset) -> str:
     digest = hashlib.sha256()
     for name in table.column_names:
         column = table.column(name).combine_chunks()
-        digest.update(column.value_lengths().to_numpy(zero_copy_only=False).tobytes())
-        digest.update(column.flatten().to_numpy(zero_copy_only=False).tobytes())
+        while pyarrow.types.is_list(column.type) or pyarrow.types.is_large_list(column.type):
+            digest.update(column.value_lengths().to_numpy(zero_copy_only=False).tobytes())
+            column = column.flatten()
+        digest.update(column.to_numpy(zero_copy_only=False).tobytes())
     return f"{len(train):,} rows with checksum {digest.hexdigest()[:16]}"
 
 
@@ -182,4 +186,9 @@ def rows_of(batch: Mapping[str, torch.Tensor], train: Dataset) -> list[int]:
     """Find the rows of a dataset that a batch was made of."""
     masks = batch["attention_mask"].bool()
     wanted = {tuple(ids[mask].tolist()) for ids, mask in zip(batch["input_ids"], masks, strict=True)}
-    return [row for row, ids in enumerate(train["input_ids"]) if tuple(ids) in wanted]
+    return [row for row, ids in enumerate(train["input_ids"]) if tuple(_in_a_row(ids)) in wanted]
+
+
+def _in_a_row(ids: list[Any]) -> list[int]:
+    """Put the sequences of a row, such as the answers to a question, one after the other."""
+    return [number for sequence in ids for number in sequence] if ids and isinstance(ids[0], list) else ids

@@ -50,10 +50,10 @@ def load_model(name: str, auto_class: str, **fields: Any) -> PreTrainedModel:
 
 
 def check_kind(name: str, auto_class: str):
-    """Make sure that a model is there, and of the kind that a class loads.
+    """Make sure that a model is there, and of the kind that an Auto class loads.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not; the message says what is.
     """
     if is_local(name) and not Path(name).exists():
         raise ValueError(f"There is no model folder {name}. {near_names(Path(name))}")

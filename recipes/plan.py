@@ -120,6 +120,10 @@ def make_plan(name: str, overrides: Sequence[str], devices: int = 1, mean_length
             raise ValueError(f"{option}={value} must be 1 or more.")
     recipe = load_recipe(name)
     task = script(recipe.task)
+    if not hasattr(task, "AUTO_CLASS"):
+        raise ValueError(
+            f"{name} is of task {recipe.task}: a plan is made for translation and language_modeling only."
+        )
     parts, _ = parse_recipe(recipe, overrides, *task.argument_types(recipe, overrides))
     model_args, data, args = parts[0], parts[-2], parts[-1]
     if devices % args.fsdp_size:

@@ -19,8 +19,8 @@ def parse_parallel(lines: tuple[str, ...], names: Sequence[str]) -> tuple[str, .
     return tuple(_filled(line, f"line of {name}") for line, name in zip(lines, names, strict=True))
 
 
-def parse_tsv(lines: tuple[str, ...], columns: tuple[int, int]) -> tuple[str, ...]:
-    """Take the cells of two columns (from 1) from one line.
+def parse_tsv(lines: tuple[str, ...], columns: tuple[int, ...]) -> tuple[str, ...]:
+    """Take the cells of some columns (from 1) from one line.
 
     Raises:
         BadLineError: one is missing or empty.

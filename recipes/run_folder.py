@@ -36,6 +36,7 @@ _WRITTEN = [
     "metrics.json",
     "evaluation.json",
     "outputs",
+    "predictions.jsonl",
     "trainer_state.json",
     "training_args.bin",
     "all_results.json",

@@ -250,6 +250,20 @@ def near_names(path: Path) -> str:
     return f"Near names in {path.parent}: {', '.join(near)}." if near else f"No name in {path.parent} comes near."
 
 
+def find_file(path: str | Path) -> Path:
+    """Return the path of a file that is there, under this name or the name that it has packed or unpacked.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return _existing_file(path)
+
+
+def ending_of(path: Path) -> str:
+    """Return the ending that says what a file holds, in lower case: of "a.TSV.gz" it is ".tsv"."""
+    return _kind(path)
+
+
 def _collect(
     rows: Iterable[Any],
     parse: Callable[[Any], tuple[str, ...]],

@@ -22,6 +22,7 @@ DESCRIPTION = """Train the original Transformer and a GPT from scratch on your o
   theatre plan RECIPE --devices 8                 what that takes: memory, hours
   theatre translate MODEL < source.txt            translate lines
   theatre generate MODEL --prompt "Once"          continue a text
+  theatre classify MODEL FILE                     label lines, by a fine-tuned model
   theatre evaluate MODEL RECIPE --data_dir FOLDER score a model, and compare it with another
   theatre verify RECIPE --data_dir FOLDER         check that a recipe reaches its published figure
   theatre convert MODEL FOLDER                    make a model from elsewhere ours, such as OPUS-MT or GPT-2
@@ -88,6 +89,21 @@ def parser() -> argparse.ArgumentParser:
         help="draw from the likeliest tokens that together have this probability (default: the model's, or 1)",
     )
     generate.add_argument("--seed", type=int, help="of the draw (default: another each time)")
+
+    classify = commands.add_parser(
+        "classify", help="label lines: a line of output is the label, a tab, its probability"
+    )
+    classify.add_argument(
+        "model", help="output folder of a run of a task such as classification, or a model on the Hub"
+    )
+    classify.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        help="a text a line; two texts, or a context and its answers, with tabs between; may end in .gz (default: stdin)",
+    )
+
+    commands.add_parser("compare", help="train and compare: `theatre compare --help` shows what", add_help=False)
 
     commands.add_parser(
         "evaluate", help="score a model on a text; `theatre evaluate --help` shows the options", add_help=False
@@ -177,6 +193,13 @@ def _read_prompt() -> str:
         raise ValueError(f"stdin: byte {error.start + 1} is no UTF-8.") from None
 
 
+def run_classify(arguments: argparse.Namespace) -> int:
+    """Print what a fine-tuned model answers on each line."""
+    from .classify import run
+
+    return run(arguments.model, arguments.file)
+
+
 def run_convert(arguments: argparse.Namespace) -> int:
     """Make a model from elsewhere ours, or ours one of theirs."""
     from .conversion.convert import run
@@ -245,6 +268,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .plan import main as plan
 
             return plan(words[1:])
+        if words[:1] == ["compare"]:
+            from .compare import main as compare
+
+            return compare(words[1:])
         arguments = parser().parse_args(words)
         return globals()[f"run_{arguments.command.replace('-', '_')}"](arguments)
     except (ValueError, StrictDataclassError) as error:

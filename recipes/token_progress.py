@@ -13,6 +13,11 @@ _SHOWN = [
     ("bits_per_character", "bits per character", 4),
     ("bleu", "BLEU", 2),
     ("chrf", "chrF2", 2),
+    ("accuracy", "accuracy", 4),
+    ("f1", "F1", 4),
+    ("matthews_correlation", "Matthews", 4),
+    ("pearsonr", "Pearson", 4),
+    ("spearmanr", "Spearman", 4),
 ]
 
 

@@ -15,11 +15,16 @@ from accelerate import PartialState
 from .anchor import verdict
 from .arguments import Recipe, find_recipe, help_text, options_of, read_recipe, shipped_recipes
 from .interruption import release_folders
+from .pretrained import for_model_of
 from .publishing_trainer import forget_pending, publish_pending
 from .signals import SIGNALS
 
 
-SCRIPTS = {"translation": "train_translation", "language_modeling": "train_language_model"}
+SCRIPTS = {
+    "translation": "train_translation",
+    "language_modeling": "train_language_model",
+    **dict.fromkeys(["classification", "entailment", "similarity", "multiple_choice"], "train_task"),
+}
 
 USAGE = """usage: theatre train RECIPE [--key value ...]
 
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         types = script(recipe.task).argument_types(recipe, words)
         print(help_text(recipe, types, everything="--help_all" in overrides))
         return 0
-    recipe = for_text_of(recipe, overrides)
+    recipe = for_model_of(for_text_of(recipe, overrides), overrides)
     done = train(recipe, overrides)
     if PartialState().is_main_process:  # the others have not measured the test set
         print(f"\n{summary(done.metrics)}\n")
@@ -101,7 +106,8 @@ def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     Its languages, its licence, its anchor, and the files that belong to its training text are then none of the recipe's any
     more: what is not named anew is not there. A file of the same name, in another `data_dir`, counts as the recipe's text.
     """
-    if not {"dataset", "train_source", "train_target", "train_split", "train_text"} & options_of(overrides).keys():
+    texts = {"dataset", "train_source", "train_target", "train_split", "train_text", "train_file"}
+    if not texts & options_of(overrides).keys():
         return recipe
     about = {
         "source_language",
@@ -119,8 +125,18 @@ def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         "sample_prompts",
         "source_field",
         "target_field",
+        "text_fields",
+        "label_field",
+        "labels",
+        "question_field",
+        "question_words",
     }
-    about |= {f"{split}_{side}" for split in ("train", "validation", "test") for side in ("source", "target", "split")}
+    about |= {
+        f"{split}_{side}"
+        for split in ("train", "validation", "test")
+        for side in ("source", "target", "split", "file")
+    }
+    about |= {f"{split}_share" for split in ("validation", "test")}
     return replace(recipe, anchor=None, values={k: v for k, v in recipe.values.items() if k not in about})
 
 

@@ -123,9 +123,8 @@ class TheatreTrainer(PublishingTrainer):
                 return super().get_train_dataloader()
             size = self._train_batch_size
             return self._get_dataloader(self.dropped, "training", size, self._get_train_sampler, is_training=True)
-        pairs = self.model.config.is_encoder_decoder
         dataset: Any = self.train_dataset
-        lengths = lengths_of(dataset, ["input_ids", "labels"] if pairs else ["input_ids"])
+        lengths = self.row_lengths(dataset)
         sampler = TokenBatchSampler(
             lengths if self.dropped is None else self.dropped.expected_lengths(lengths),
             args.max_tokens_per_batch,
@@ -136,6 +135,11 @@ class TheatreTrainer(PublishingTrainer):
         )
         rows = self.dropped or self._remove_unused_columns(dataset, description="training")
         return self._loader(rows, sampler, self.data_collator)
+
+    def row_lengths(self, dataset: Any) -> torch.Tensor:
+        """Count the tokens of each side of each row, (rows, sides)."""
+        pairs = self.model.config.is_encoder_decoder
+        return lengths_of(dataset, ["input_ids", "labels"] if pairs else ["input_ids"])
 
     def _rows_with_dropout(self) -> DropoutRows:
         args: Any = self.args

@@ -79,9 +79,9 @@ def why_not_from(checkpoint: Path) -> str | None:
     return problem_of(checkpoint) or (f"{missing[0]} is missing" if missing else None)
 
 
-def check_output(args: RunArguments):
-    """Make sure, before anything long, that the run can write its output folder; see `check_folder`."""
-    check_best_metric(args)
+def check_output(args: RunArguments, measured: Sequence[str] | None = None):
+    """Make sure, before anything long, that the run can write its output folder; see `check_folder`, `check_best_metric`."""
+    check_best_metric(args, measured)
     check_sharding(args.fsdp_size, args.world_size)
     if args.process_index == 0:
         check_folder(args.output_dir or "", overwrite=args.overwrite, resume=resumes(args))
@@ -278,6 +278,7 @@ def train_and_measure(
     text_size: TextSize | None = None,
     target_language: str | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    trainer_class: Callable[..., TheatreTrainer] = TheatreTrainer,
 ) -> tuple[TheatreTrainer, dict[str, Any]]:
     """Train, save the model folder, and measure the validation loss.
 
@@ -291,6 +292,7 @@ def train_and_measure(
         text_size: of the validation text, where it is no pairs.
         target_language: code, see `score_texts`.
         callbacks: the task's own.
+        trainer_class: what makes the trainer, from the arguments of `TheatreTrainer`.
 
     Returns:
         The trainer, and what it measured: `train_steps`, `train_loss`, the figures of `RunCounters`, and, given `validation`,
@@ -306,7 +308,7 @@ def train_and_measure(
         args.eval_strategy, args.load_best_model_at_end = "no", False
     if args.fsdp_size > 1:
         model = shard(model, args.fsdp_size, args.world_size)
-    trainer = TheatreTrainer(
+    trainer = trainer_class(
         model=model,
         args=args,
         text_size=text_size,
@@ -371,6 +373,7 @@ def measure_saved(
     *,
     text_size: TextSize | None = None,
     target_language: str | None = None,
+    trainer_class: Callable[..., TheatreTrainer] = TheatreTrainer,
 ) -> tuple[TheatreTrainer, dict[str, Any]]:
     """Measure a model that was trained and saved, as `train_and_measure` does when it has trained.
 
@@ -381,7 +384,7 @@ def measure_saved(
     """
     if validation is None:
         args.eval_strategy, args.load_best_model_at_end = "no", False
-    trainer = TheatreTrainer(
+    trainer = trainer_class(
         model=model,
         args=args,
         text_size=text_size,

@@ -13,6 +13,7 @@ import yaml
 
 from .anchor import verdict
 from .arguments import Recipe, options_of, parse_recipe, without_place
+from .pretrained import for_model_of
 from .run_folder import recipe_of, write_json
 from .train import for_text_of, load_recipe, script, train
 from .training import last_checkpoint
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE)
         return 0 if argv else 2
     recipe, overrides = load_recipe(argv[0]), list(argv[1:])
-    recipe = for_text_of(recipe, overrides)
+    recipe = for_model_of(for_text_of(recipe, overrides), overrides)
     if recipe.anchor is None:
         raise ValueError(
             f"{recipe.path} has no anchor, or the text is not the recipe's own: there is nothing to verify."

@@ -22,6 +22,8 @@ from transformer_theatre.modeling import (
     GPTForSequenceClassification,
     LSTMForCausalLM,
     LSTMForConditionalGeneration,
+    LSTMForMultipleChoice,
+    LSTMForSequenceClassification,
     LSTMModel,
     TransformerForConditionalGeneration,
 )
@@ -249,5 +251,5 @@ class LSTMEncoderDecoderTest(LSTMTests, ModelTesterMixin, GenerationTesterMixin,
 class LSTMLanguageModelTest(
     LSTMTests, ModelTesterMixin, GenerationTesterMixin, TrainingTesterMixin, unittest.TestCase
 ):
-    all_model_classes = (LSTMModel, LSTMForCausalLM)
+    all_model_classes = (LSTMModel, LSTMForCausalLM, LSTMForSequenceClassification, LSTMForMultipleChoice)
     fields = {"is_encoder_decoder": False}

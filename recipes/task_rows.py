@@ -1,0 +1,226 @@
+"""Read the labelled rows of a task: from TSV or JSON lines (also gzipped), from a folder that `datasets` saved, or from the Hub.
+
+Every row carries its `origin` (file and line), and whatever is wrong with it is named with both.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset
+
+from .bad_lines import BadLines
+from .line_reader import LineReader
+from .nearest import nearest
+from .row_parsing import BadLineError, json_object, parse_fields, parse_tsv, value_of
+from .text_data import JSON_LINES, ending_of, find_file, open_dataset
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """Where the texts and the label of a row stand.
+
+    Args:
+        texts: names of fields, or numbers of columns from 1, in the order in which the task reads them.
+        label: name or number of the label's; None: rows have no label.
+        question: name or number of the field whose word stands behind the first text; None: there is none.
+        question_words: value of that field -> the word, such as "cause" -> "because".
+    """
+
+    texts: tuple[str, ...]
+    label: str | None = None
+    question: str | None = None
+    question_words: dict[str, str] | None = None
+
+    @property
+    def fields(self) -> list[str]:
+        """All of them."""
+        return [*self.texts, *(name for name in (self.question, self.label) if name is not None)]
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """A row as it was read: its place for messages, its origin, its texts, and its label as it stands there."""
+
+    place: str
+    origin: str
+    texts: list[str]
+    label: Any
+
+
+def read_rows(paths: Sequence[Path], form: RowFormat, bad: BadLines) -> list[RawRow]:
+    """Read the rows of files, one file after the other.
+
+    Args:
+        paths: of `.tsv` (no header, no quoting) or `.jsonl`, also `.gz`.
+        form: where things stand.
+        bad: what to do with rows that cannot be used.
+
+    Raises:
+        ValueError: a file is missing or damaged, is of another kind, a row is bad, or none is left.
+    """
+    rows: list[RawRow] = []
+    for path in map(find_file, paths):
+        parse = _parser_of(path, form)
+        for number, line in enumerate(LineReader(path), start=1):
+            place = f"{path}:{number}"
+            try:
+                texts, label = parse(line.removesuffix("\n"))
+            except BadLineError as problem:
+                bad.report(place, str(problem))
+                continue
+            rows.append(RawRow(place, f"{path.name}:{number}", texts, label))
+    bad.close(len(rows))
+    return rows
+
+
+def load_rows(
+    name: str, split: str, form: RowFormat, bad: BadLines, config_name: str | None = None
+) -> tuple[list[RawRow], list[str] | None]:
+    """Load the rows of a split of a data set, from a folder or the Hub; see `text_data.open_dataset`.
+
+    Returns:
+        The rows, and the names of the classes where the data set itself has them.
+
+    Raises:
+        ValueError: there is no such data set, split or field, or a row is bad.
+    """
+    data = open_dataset(name, split, config_name, form.fields)
+    rows = []
+    for number, row in enumerate(data, start=1):
+        place = f"{name}[{split}]:{number}"
+        try:
+            texts, label = _cells_of(row, form)
+        except BadLineError as problem:
+            bad.report(place, str(problem))
+            continue
+        rows.append(RawRow(place, place, texts, label))
+    bad.close(len(rows))
+    feature = data.features.get(form.label)
+    return rows, list(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+def _parser_of(path: Path, form: RowFormat) -> Any:
+    """Give the function that turns a line of a file into its texts and its label; it raises `BadLineError`."""
+    if ending_of(path) in JSON_LINES:
+        return lambda line: _cells_of(json_object(line, form.texts[0]), form)
+    if ending_of(path) != ".tsv":
+        raise ValueError(f"{path} holds no rows that can be read: give a .tsv or .jsonl file (also .gz).")
+    for name in form.fields:
+        if not name.isdecimal() or int(name) < 1:
+            raise ValueError(
+                f"{path}: {name!r} must be the number of a column, from 1: a TSV has no header (text_fields, label_field)."
+            )
+    columns = tuple(map(int, form.fields))
+
+    def parse(line: str) -> tuple[list[str], Any]:
+        cells = list(parse_tsv((line,), columns))
+        label = cells.pop() if form.label is not None else None
+        question = cells.pop() if form.question is not None else None
+        return _with_question(cells, question, form), label
+
+    return parse
+
+
+def _cells_of(row: dict[str, Any], form: RowFormat) -> tuple[list[str], Any]:
+    """Take texts and label from a row that has names."""
+    texts = list(parse_fields(row, form.texts))
+    question = None if form.question is None else str(value_of(row, form.question))
+    label = None if form.label is None else value_of(row, form.label)
+    if form.label is not None and label in (None, ""):
+        raise BadLineError(f'the field "{form.label}" is empty')
+    return _with_question(texts, question, form), label
+
+
+def _with_question(texts: list[str], question: str | None, form: RowFormat) -> list[str]:
+    """Put the word of the question behind the first text."""
+    if question is None:
+        return texts
+    words = form.question_words or {}
+    if question not in words:
+        raise BadLineError(f'the field "{form.question}" is {question!r}, and must be one of: {", ".join(words)}')
+    return [f"{texts[0]} {words[question]}", *texts[1:]]
+
+
+def class_names(rows: Iterable[RawRow]) -> list[str]:
+    """List the labels that rows have, in order: of numbers if all are, else of the alphabet."""
+    found = {_word(row.label) for row in rows}
+    return sorted(found, key=int) if all(word.isdecimal() for word in found) else sorted(found)
+
+
+def number_classes(rows: Iterable[RawRow], names: Sequence[str], bad: BadLines) -> Iterator[tuple[RawRow, int]]:
+    """Give each row the number of its class, from 0.
+
+    A label is the name of a class or, where it is no name, its number.
+
+    Raises:
+        ValueError: a label is neither; the message names file and line.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    for row in rows:
+        word = _word(row.label)
+        number = numbers.get(word, int(word) if word.isdecimal() else -1)
+        if 0 <= number < len(names):
+            yield row, number
+        else:
+            right = f"one of {', '.join(names)}, or its number, 0 to {len(names) - 1}{nearest(word, names)}"
+            bad.report(row.place, f"the label {word!r} must be {right}")
+
+
+def number_answers(rows: Iterable[RawRow], bad: BadLines) -> Iterator[tuple[RawRow, int]]:
+    """Give each row the number of its right answer, from 0.
+
+    Raises:
+        ValueError: a label is no such number; the message names file and line.
+    """
+    for row in rows:
+        word, last = _word(row.label), len(row.texts) - 2
+        if word.isdecimal() and int(word) <= last:
+            yield row, int(word)
+        else:
+            bad.report(row.place, f"the label {word!r} must be the number of the right answer, 0 to {last}")
+
+
+def scores(rows: Iterable[RawRow], bad: BadLines) -> Iterator[tuple[RawRow, float]]:
+    """Give each row its label as a number.
+
+    Raises:
+        ValueError: a label is none; the message names file and line.
+    """
+    for row in rows:
+        try:
+            value = float(row.label)
+        except (TypeError, ValueError):
+            value = math.nan
+        if math.isfinite(value):
+            yield row, value
+        else:
+            bad.report(row.place, f"the label {_word(row.label)!r} must be a number")
+
+
+def _word(label: Any) -> str:
+    """Spell a label as it would stand in a TSV; JSON's `true` is the class 1."""
+    return str(int(label)) if isinstance(label, bool) else str(label)
+
+
+def split_off(data: Dataset, group: Sequence[str], start: float, share: float) -> tuple[Dataset, Dataset]:
+    """Take a share of the rows away, always the same, whatever else is in the data.
+
+    Rows of the same group stay together: a text is not learnt from and measured on.
+
+    Args:
+        data: rows.
+        group: of each row, such as its first text.
+        start: where the share begins; another share begins where this one ends.
+        share: of the rows, about.
+
+    Returns:
+        The rows that are left, and those that were taken.
+    """
+    places = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64 for text in group]
+    taken = [number for number, place in enumerate(places) if start <= place < start + share]
+    left = sorted(set(range(len(data))).difference(taken))
+    return data.select(left), data.select(taken)
