@@ -20,7 +20,9 @@ def check_muon():
         ValueError: it has not.
     """
     if not hasattr(torch.optim, "Muon"):
-        raise ValueError(f"optimizer=muon needs torch 2.9 or newer; this is {torch.__version__}.")
+        raise ValueError(
+            f"optimizer=muon needs torch 2.9 or newer; this is {torch.__version__}. --optimizer optim learns by the library's AdamW."
+        )
 
 
 def hidden_matrices(model: PreTrainedModel) -> dict[str, torch.Tensor]:

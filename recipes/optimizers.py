@@ -36,7 +36,9 @@ def check_optimizer(name: str | None, muon_learning_rate: float | None):
         ValueError: it is not.
     """
     if name is not None and name not in OPTIMIZERS:
-        raise ValueError(f"optimizer={name} must be one of: {', '.join(OPTIMIZERS)}; --optim names the library's own.")
+        raise ValueError(
+            f"optimizer={name} must be one of: {', '.join(OPTIMIZERS)}; or optim, for what --optim names."
+        )
     if muon_learning_rate is not None and name != "muon":
         raise ValueError(f"muon_learning_rate={muon_learning_rate} has no use without --optimizer muon.")
     if name == "muon":

@@ -24,8 +24,6 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
             "gradient_accumulation_steps",
             "generation_num_beams",
             "save_total_limit",
-            "average_last",
-            "average_best",
             "eval_num_beams",
             "early_stopping_patience",
             "fsdp_size",
@@ -36,6 +34,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(["logging_steps", "save_steps", "eval_steps"], (lambda value: value > 0, "above 0")),
     **dict.fromkeys(
         [
+            "average_last",
+            "average_best",
             "skip_nonfinite",
             "warmup_steps",
             "weight_decay",
@@ -149,14 +149,15 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=None,
         metadata={
             "help": '"muon" (for matrices of hidden layers; all else is learned by `optim`) or "radam", in place of the '
-            "library's `optim`"
+            'library\'s `optim`; "optim": that alone, where a recipe has another'
         },
     )
     muon_learning_rate: float | None = field(
         default=None, metadata={"help": "peak rate of the matrices that Muon learns; default: learning_rate"}
     )
     average_last: int | None = field(
-        default=None, metadata={"help": "checkpoints: their mean is measured and saved as the model (section 6.1)"}
+        default=None,
+        metadata={"help": "checkpoints: their mean is measured and saved as the model (section 6.1); 0: none"},
     )
     average_best: int | None = field(
         default=None, metadata={"help": "as average_last, but of the checkpoints with the best metric_for_best_model"}
@@ -214,6 +215,8 @@ class RunArguments(Seq2SeqTrainingArguments):
         name = (self.metric_for_best_model or "").removeprefix("eval_")
         if name in ("loss", "perplexity", "bits_per_byte", "bits_per_character"):
             self.greater_is_better = False  # the library knows it of the loss alone
+        if self.optimizer == "optim":
+            self.optimizer = None
         check_optimizer(self.optimizer, self.muon_learning_rate)
         super().__post_init__()
         if self.n_gpu > 1:

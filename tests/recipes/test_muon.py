@@ -158,6 +158,12 @@ def test_an_older_torch_is_refused(monkeypatch, tmp_path):
         RunArguments(output_dir=str(tmp_path), optimizer="muon")
 
 
+def test_the_command_line_takes_back_what_a_recipe_has(tmp_path):
+    args = RunArguments(output_dir=str(tmp_path), optimizer="optim", average_last=0, ema_decay=0.9)
+    assert args.optimizer is None
+    assert args.save_total_limit == RunArguments(output_dir=str(tmp_path)).save_total_limit
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
