@@ -66,7 +66,7 @@ def test_each_recipe_is_trained_in_every_way_once(place, capsys, monkeypatch):
         "lstm": "theatre_lstm"
     }
     as_run = {path.name: yaml.safe_load((path / "recipe.yaml").read_text()) for path in runs[:4]}
-    assert as_run["no-pretraining"]["config_name"] == as_run["full"]["model_name_or_path"] == str(place / "gpt")
+    assert as_run["no-pretraining"]["config_name"] == as_run["full"]["model_name_or_path"] == "gpt"
     assert all("d_model" not in recipe and recipe["seed"] == 3 for recipe in as_run.values())
 
     report = json.loads((base / "ablation.json").read_text())

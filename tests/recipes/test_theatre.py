@@ -114,7 +114,7 @@ def test_a_model_folder_does_not_say_where_it_was_made(trained):
     assert {"recipe.yaml", "card.json", "metrics.json", "README.md"} <= {path.name for path in files}
     assert [(path, word) for path in files for word in unsaid if word in path.read_bytes()] == []
     recipe = yaml.safe_load((trained / "gpt" / "recipe.yaml").read_text(encoding="utf-8"))
-    assert recipe["train_text"] == "play.txt"
+    assert recipe["train_text"] == ["play.txt"]
 
 
 def test_lines_in_are_lines_out(trained, stdin, capsys):

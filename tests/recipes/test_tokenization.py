@@ -207,8 +207,8 @@ def test_tiny_shakespeare_has_65_characters_and_comes_back_exactly(shared_data):
     tokenizer = train_character_tokenizer(documents["text"])
     assert len(tokenizer) == 65 + 3
     blocks = encode_blocks(documents, tokenizer, 1024)
-    text = "".join(tokenizer.decode(ids[bool(row) :]) for row, ids in enumerate(blocks["input_ids"]))
-    assert text == documents["text"][0]
+    predicted = [token for labels in blocks["labels"] for token in labels if token != -100]
+    assert tokenizer.decode([blocks["input_ids"][0][0], *predicted]) == documents["text"][0]
 
 
 @pytest.mark.parametrize("train", [lambda texts: train_bpe_tokenizer(texts, 300), train_character_tokenizer], ids=["bpe", "character"])  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -166,7 +167,7 @@ def test_a_run_begins_with_pretrained_weights_or_with_their_sizes_alone(recipe, 
     embeddings = after.get_input_embeddings().weight, random_start.get_input_embeddings().weight
     assert (embeddings[0] - embeddings[1]).abs().max() > 1e-3
     as_run = yaml.safe_load((tmp_path / "two" / "recipe.yaml").read_text(encoding="utf-8"))
-    assert as_run["config_name"] == source
+    assert as_run["config_name"] == Path(source).name
     assert not {"d_model", "preset", "vocab_size"} & as_run.keys()
 
 
