@@ -65,7 +65,7 @@ def logged(folder):
 
 
 # What depends on the machine, and on what else it does.
-TAKEN = re.compile("train_.*(seconds|per_second|memory|energy|mfu)")
+TAKEN = re.compile("train_.*(seconds|per_second|memory|energy|mfu|processes)")
 
 
 def metrics(folder):
