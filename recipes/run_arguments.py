@@ -206,6 +206,12 @@ class RunArguments(Seq2SeqTrainingArguments):
         averages = [name for name in ("average_last", "average_best", "ema_decay") if getattr(self, name)]
         if len(averages) > 1:
             raise ValueError(f"Give one of {' and '.join(averages)}: a model has one average.")
+        saves = str(getattr(self.save_strategy, "value", self.save_strategy))
+        if averages and averages[0] != "ema_decay" and saves == "no":
+            raise ValueError(
+                f"{averages[0]}={getattr(self, averages[0])} needs checkpoints, and save_strategy=no saves none: give another, "
+                f"or --{averages[0]} 0."
+            )
         if averages[:1] == ["average_last"] and self.save_total_limit is not None:
             self.save_total_limit = max(self.save_total_limit, self.average_last or 0)
         if averages[:1] == ["average_best"]:

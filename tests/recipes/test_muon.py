@@ -167,6 +167,10 @@ def test_the_command_line_takes_back_what_a_recipe_has(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"average_last": 3, "save_strategy": "no"},
+            "average_last=3 needs checkpoints, and save_strategy=no saves none",
+        ),
         ({"optimizer": "adam"}, "optimizer=adam must be one of: muon, radam"),
         ({"muon_learning_rate": 0.1}, "has no use without --optimizer muon"),
         ({"optimizer": "radam", "muon_learning_rate": 0.1}, "has no use without --optimizer muon"),

@@ -17,6 +17,7 @@ def test_multi30k_trains_and_translates_line_by_line(shared_data, tmp_path, monk
     folder = tmp_path / "de-en"
     data = shared_data / "mt" / "multi30k_en_de"
     options = ["--max_steps", "20", "--generation_num_beams", "1", "--eval_strategy", "no", "--save_strategy", "no"]
+    options += ["--average_last", "0", "--warmup_steps", "5"]
     assert main(["train", "multi30k-de-en/small", "--data_dir", str(data), "--output_dir", str(folder), *options]) == 0
     output = capsys.readouterr().out
     assert "test_bleu_signature" in output
