@@ -83,7 +83,7 @@ RUNS = {
     "text": ("text", ["streaming: true", "shuffle_buffer: 10", "max_tokens_per_batch: 64", "bpe_dropout: 0.1"]),
     "documents apart": (
         "text",
-        ["streaming: true", "shuffle_buffer: 10", "separator: hund", "attend_across_documents: false"],
+        ["streaming: true", "shuffle_buffer: 40", "separator: hund", "attend_across_documents: false"],
     ),
     "map-style pairs, tokens": (
         "pairs",
