@@ -292,7 +292,7 @@ for again in saved:
 """
 
 
-@pytest.mark.parametrize("task", ["both orders", "choices"])
+@pytest.mark.parametrize("task", ["both orders", pytest.param("choices", marks=pytest.mark.slow)])
 def test_a_stranger_fine_tunes_a_language_model_and_saves_it(make_task, make_gpt, tmp_path, task):
     model, batch = make_task(task)
     language_model, auto_class = GPTForCausalLM(model.config), f"AutoModel{type(model).__name__.removeprefix('GPT')}"

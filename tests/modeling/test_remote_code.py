@@ -57,7 +57,16 @@ def make(make_transformer, make_gpt, make_lstm):
     return build
 
 
-@pytest.mark.parametrize(("model_class", "auto_class"), CLASSES.values(), ids=CLASSES)
+# Each is a process of its own; what all of them have in common shows in the first of a kind.
+QUICK = {f"AutoModelForSeq2SeqLM-theatre_{kind}" for kind in ("transformer", "lstm")} | {
+    "AutoModelForCausalLM-theatre_gpt"
+}
+
+
+@pytest.mark.parametrize(
+    ("model_class", "auto_class"),
+    [pytest.param(*pair, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name, pair in CLASSES.items()],
+)
 def test_a_stranger_gets_the_same_from_every_class_and_can_save_it_again(make, tmp_path, model_class, auto_class):
     model = make(model_class)
     ids = torch.tensor([[3, 4, 5, 6]])
