@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -21,6 +22,7 @@ def run(env, *words):
     return subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_model_on_the_hub_is_converted(hub, tmp_path):
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=24, n_layer=1, n_head=3, n_positions=32))
     model.config.save_pretrained(tmp_path / "old")

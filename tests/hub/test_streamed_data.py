@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 
 PUBLISH = """
 import sys
@@ -37,6 +39,7 @@ def run(code, env, *arguments):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_a_data_set_of_the_hub_is_streamed_and_goes_on(hub, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
