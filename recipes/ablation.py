@@ -52,6 +52,7 @@ class Run:
     variant: str
     folder: Path
     words: list[str]
+    metric: str  # by which it is compared
 
 
 def variants_of(pretrained: str, pretrained_lstm: str | None) -> dict[str, list[str]]:
@@ -134,14 +135,14 @@ def planned(name: str, variant: str, root: Path, base: Path, words: Sequence[str
         folder = base / recipe.name.replace("/", "-") / (variant if seed is None else f"{variant}-seed{seed}")
         more = [] if seed is None else ["--seed", str(seed)]
         more = [*words, *more, "--data_dir", str(data_folder(recipe, root)), "--output_dir", str(folder)]
-        _, given = parse_recipe(recipe, more, *script(recipe.task).argument_types(recipe, more))
+        (_, _, data, _), given = parse_recipe(recipe, more, *script(recipe.task).argument_types(recipe, more))
         if (folder / "recipe.yaml").is_file() and (departs := departures(folder, given, strict=True)):
             option, (there, here) = next(iter(departs.items()))
             raise ValueError(
                 f"{folder} holds a run in which {option} was {there!r}, and it would be {here!r} now: choose another "
                 "--output_dir, or delete it."
             )
-        runs.append(Run(recipe, recipe.name, variant, folder, more))
+        runs.append(Run(recipe, recipe.name, variant, folder, more, metrics_of(recipe.task, data)[0]))
     return runs
 
 
@@ -183,15 +184,11 @@ def cells_of(runs: Sequence[Run]) -> list[Cell]:
     """Measure every recipe and variant, and hold each variant against the full one on the same test rows."""
     figures: dict[tuple[str, str], list[Figure]] = {}
     sizes: dict[str, int] = {}
-    metrics: dict[str, str] = {}
+    metrics = {one.name: one.metric for one in runs}
     for one in runs:
-        (_, _, data, _), _ = parse_recipe(
-            one.recipe, one.words, *script(one.recipe.task).argument_types(one.recipe, one.words)
-        )
-        metrics[one.name] = metrics_of(one.recipe.task, data)[0]
         predictions, labels = answers_of(one.folder)
         sizes[one.name] = len(labels)
-        figure = TASK_METRICS[metrics[one.name]].figure(predictions, labels)
+        figure = TASK_METRICS[one.metric].figure(predictions, labels)
         figures.setdefault((one.name, one.variant), []).append(figure)
     return [
         Cell.of(name, variant, metrics[name], sizes[name], found, figures[name, FULL])

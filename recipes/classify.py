@@ -15,16 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .line_reader import LineReader
 from .models import check_kind, load
 from .row_parsing import BadLineError, parse_tsv
+from .stdin_lines import CHUNK, stdin_lines
 from .task_inputs import TaskCollator
-from .task_kinds import TASKS, columns_of
+from .task_kinds import TASKS, columns_of, longest_sequence
 from .text_data import find_file
 
 
-# Lines that are read, sorted by length and classified together; and padded tokens in a batch.
-CHUNK = 2000
+# Padded tokens in a batch.
 BATCH_TOKENS = 8192
-# What an LSTM reads of a text.
-_LONGEST = 512
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,7 @@ class Classifier:
 
     def __init__(self, name: str):
         self.model, self.tokenizer, self.task = load_fine_tuned(name)
-        limit = getattr(self.model.config, "max_position_embeddings", None) or _LONGEST
-        self.longest = min(limit, self.tokenizer.model_max_length)
+        self.longest = min(longest_sequence(self.model), self.tokenizer.model_max_length)
         self.collate = TaskCollator(self.tokenizer)
 
     def columns(self) -> str:
@@ -162,11 +159,8 @@ def lines_of(path: Path | None) -> Iterator[tuple[str, str]]:
         for number, line in enumerate(LineReader(found), 1):
             yield f"{found}:{number}", line.removesuffix("\n")
         return
-    for number, raw in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield f"stdin:{number}", raw.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"stdin:{number}: byte {error.start + 1} of the line is no UTF-8.") from None
+    for number, line in enumerate(stdin_lines(), 1):
+        yield f"stdin:{number}", line
 
 
 def run(name: str, path: Path | None) -> int:

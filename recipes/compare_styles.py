@@ -132,9 +132,9 @@ def compare(
     if len({style.name for style in styles}) < max(2, len(styles)):
         raise ValueError(f"Two or more runs with different names are needed, not {', '.join(s.name for s in styles)}.")
     judge = NaiveBayes({style.name: pieces_of_words(style.train, words, pieces, seed) for style in styles})
+    before_model, before_tokenizer = load(base, AUTO_CLASS)
     figures = {}
     for style in styles:
-        before_model, before_tokenizer = load(base, AUTO_CLASS)
         model, tokenizer = load(str(style.folder), AUTO_CLASS)
         if before_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise ValueError(

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from .hub_names import HUB_TASKS, check_hub_names
+from .card_options import DATA_LICENCE, DATA_URL, HUB_TASK, INTENDED_USE, LANGUAGE, MODEL_LICENCE
+from .hub_names import check_hub_names
 from .nearest import nearest
 from .template import template_of
 
@@ -49,25 +50,13 @@ class PairDataArguments:
             "between white space); bleu, chrf and exact_match by default"
         },
     )
-    source_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
-    target_language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
-    data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
-    data_url: str | None = field(
-        default=None, metadata={"help": "where the data comes from (https://...), for the model card"}
-    )
-    model_licence: str | None = field(
-        default=None,
-        metadata={
-            "help": 'licence of the weights, as the Hub spells it ("apache-2.0", "cc-by-4.0"), for the model card'
-        },
-    )
-    hub_task: str | None = field(
-        default=None,
-        metadata={"help": f"what the Hub files the model under, for the model card: {', '.join(HUB_TASKS)}"},
-    )
-    intended_use: str | None = field(
-        default=None, metadata={"help": "what the model is for, in a sentence or two, for the model card"}
-    )
+    source_language: str | None = field(default=None, metadata=LANGUAGE)
+    target_language: str | None = field(default=None, metadata=LANGUAGE)
+    data_licence: str | None = field(default=None, metadata=DATA_LICENCE)
+    data_url: str | None = field(default=None, metadata=DATA_URL)
+    model_licence: str | None = field(default=None, metadata=MODEL_LICENCE)
+    hub_task: str | None = field(default=None, metadata=HUB_TASK)
+    intended_use: str | None = field(default=None, metadata=INTENDED_USE)
     tokenizer: str = field(
         default="bpe",
         metadata={
@@ -162,24 +151,12 @@ class TextDataArguments:
     dataset_config: str | None = field(default=None, metadata={"help": "the Hub's name for a part of it"})
     train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})
     validation_split: str | None = field(default=None, metadata={"help": "split measured while training; or none"})
-    language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
-    data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
-    data_url: str | None = field(
-        default=None, metadata={"help": "where the data comes from (https://...), for the model card"}
-    )
-    model_licence: str | None = field(
-        default=None,
-        metadata={
-            "help": 'licence of the weights, as the Hub spells it ("apache-2.0", "cc-by-4.0"), for the model card'
-        },
-    )
-    hub_task: str | None = field(
-        default=None,
-        metadata={"help": f"what the Hub files the model under, for the model card: {', '.join(HUB_TASKS)}"},
-    )
-    intended_use: str | None = field(
-        default=None, metadata={"help": "what the model is for, in a sentence or two, for the model card"}
-    )
+    language: str | None = field(default=None, metadata=LANGUAGE)
+    data_licence: str | None = field(default=None, metadata=DATA_LICENCE)
+    data_url: str | None = field(default=None, metadata=DATA_URL)
+    model_licence: str | None = field(default=None, metadata=MODEL_LICENCE)
+    hub_task: str | None = field(default=None, metadata=HUB_TASK)
+    intended_use: str | None = field(default=None, metadata=INTENDED_USE)
     tokenizer: str = field(
         default="bpe",
         metadata={"help": '"bpe" or "character": trained from the training text; or a folder that holds a tokenizer'},

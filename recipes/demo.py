@@ -80,7 +80,7 @@ def demo(folder: Path, date: str | None = None) -> int:
     write_metrics(folder, run.metrics)
     text = run.example = normalize_date_text(date or todays_date())
     draw(run)
-    card(run, recipe, contract=contract, by_language=by_language)
+    card(run, recipe, by_language=by_language)
 
     _heading("4. The stranger: another process, which cannot import this package, loads the model")
     answer, expected = read_as_a_stranger(folder, text), run.model.translate([text], tokenizer=run.tokenizer)[0]

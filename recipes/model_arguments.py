@@ -38,6 +38,12 @@ def presets_for(auto_class: str) -> dict[str, Any]:
     return presets
 
 
+def preset_of_kind(model_type: str, auto_class: str) -> str | None:
+    """Name the first preset of a task whose model is of a kind, such as "theatre_gpt"; None where none is."""
+    presets = presets_for(auto_class)
+    return next((name for name, model in presets.items() if model.config_class.model_type == model_type), None)
+
+
 def preset_of(recipe: Recipe, overrides: Sequence[str], auto_class: str, default: str) -> str:
     """Return the preset that a recipe names, or what the command line says over it.
 

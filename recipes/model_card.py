@@ -21,8 +21,6 @@ from .run_folder import recipe_of, write_json, write_whole
 from .text_data import is_local
 
 
-__all__ = ["escape", "rewrite_model_card", "template_path", "write_model_card"]
-
 # What the card says and no other file of the folder holds.
 CARD_FILE = "card.json"
 EVALUATION_FILE = "evaluation.json"

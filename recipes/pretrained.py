@@ -12,12 +12,14 @@ from transformers.utils import logging
 
 from .arguments import Recipe, options_of
 from .first_line import first_line
-from .model_arguments import model_arguments, presets_for
+from .model_arguments import model_arguments, preset_of_kind, presets_for
 from .models import check_kind
 
 
 # The only weights that a model may lack: those of the layer that fine-tuning adds.
 _NEW = ("classifier.",)
+# Options that name the model that a run begins with: its weights, or its sizes alone.
+SOURCES = ("model_name_or_path", "config_name")
 
 
 @dataclass
@@ -105,17 +107,22 @@ def preset_like(source: str, auto_class: str) -> str:
         ValueError: there is no such model, or it is none of ours.
     """
     check_kind(source, auto_class)
-    kind = transformers.AutoConfig.from_pretrained(source).model_type
-    return next(name for name, model in presets_for(auto_class).items() if model.config_class.model_type == kind)
+    preset = preset_of_kind(transformers.AutoConfig.from_pretrained(source).model_type, auto_class)
+    assert preset is not None, source
+    return preset
 
 
-def source_of(recipe: Recipe, overrides: Sequence[str]) -> str | None:
-    """Name the model that a recipe, or the command line over it, begins with; None: random weights of a preset."""
+def source_of(recipe: Recipe, overrides: Sequence[str], names: Sequence[str] = SOURCES) -> str | None:
+    """Name the model that a recipe, or the command line over it, begins with; None: random weights of a preset.
+
+    Args:
+        recipe: from `read_recipe`.
+        overrides: of the command line.
+        names: of the task's options for it.
+    """
     words = options_of(overrides)
-    for name in ("model_name_or_path", "config_name"):
-        if words.get(name):
-            return " ".join(words[name])
-    return recipe.values.get("model_name_or_path") or recipe.values.get("config_name")
+    given = [" ".join(words[name]) for name in names if words.get(name)]
+    return given[0] if given else next(filter(None, map(recipe.values.get, names)), None)
 
 
 # What may differ from the pre-trained model: no weight has another shape for it.
@@ -138,14 +145,14 @@ def for_model_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     Raises:
         ValueError: there is no such model, or it is none of ours.
     """
-    named = {"model_name_or_path", "config_name"} & options_of(overrides).keys()
+    named = set(SOURCES) & options_of(overrides).keys()
     source = source_of(recipe, overrides)
     if not named or source is None:
         return recipe
     causal = "AutoModelForCausalLM"
     options = {name: {part.name for part in fields(model_arguments(causal, name))} for name in presets_for(causal)}
     about = set.union(*options.values()) - (set(FREE) & options[preset_like(source, causal)])
-    about |= {"tokenizer", "model_name_or_path", "config_name"}
+    about |= {"tokenizer", *SOURCES}
     return replace(recipe, values={key: value for key, value in recipe.values.items() if key not in about})
 
 

@@ -8,8 +8,9 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel
 
 from .arguments import Recipe, options_of
-from .model_arguments import presets_for
+from .model_arguments import preset_of_kind, presets_for
 from .models import check_kind, load_model
+from .pretrained import source_of
 
 
 _NAME = "model_name_or_path"
@@ -26,20 +27,18 @@ def starting_preset(recipe: Recipe, overrides: Sequence[str], auto_class: str) -
     Raises:
         ValueError: it is of another kind, or a preset is given too.
     """
-    words = options_of(overrides)
-    name = " ".join(words[_NAME]) if _NAME in words else recipe.values.get(_NAME)
+    name = source_of(recipe, overrides, [_NAME])
     if not name:
         return None
-    if "preset" in {*recipe.values, *words}:
+    if "preset" in {*recipe.values, *options_of(overrides)}:
         raise ValueError(f"{_NAME}={name} and a preset: the model says itself what it is made of; give one of them.")
     try:
         kind = AutoConfig.from_pretrained(name).model_type
     except (OSError, ValueError):
         return None  # of what is not there yet the options can be shown; loading it says what is wrong
-    presets = presets_for(auto_class)
-    found = next((preset for preset, model in presets.items() if model.config_class.model_type == kind), None)
+    found = preset_of_kind(kind, auto_class)
     if found is None:
-        kinds = sorted({model.config_class.model_type for model in presets.values()})
+        kinds = sorted({model.config_class.model_type for model in presets_for(auto_class).values()})
         raise ValueError(f"{name} holds a {kind} model; task {recipe.task} starts from one of: {', '.join(kinds)}.")
     return found
 

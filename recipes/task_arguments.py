@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from .card_options import DATA_LICENCE, LANGUAGE
 from .nearest import nearest
 from .run_arguments import RunArguments
 from .task_metrics import CLASS_METRICS, NUMBER_METRICS, TASK_METRICS
@@ -74,8 +75,8 @@ class TaskDataArguments:
         default="error",
         metadata={"help": '"error": stop at the first bad row; "skip": leave bad rows out, count and name them'},
     )
-    language: str | None = field(default=None, metadata={"help": "language code, for the model card"})
-    data_licence: str | None = field(default=None, metadata={"help": "licence of the data, for the model card"})
+    language: str | None = field(default=None, metadata=LANGUAGE)
+    data_licence: str | None = field(default=None, metadata=DATA_LICENCE)
     tokenizer: str | None = field(
         default=None,
         metadata={

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from .task_inputs import encode_classification, encode_entailment, encode_multiple_choice, encode_similarity
 
 
@@ -15,21 +17,24 @@ class TaskKind:
         auto_class: that loads its model.
         texts: what the texts of a row are called; of a multiple choice `answers` stands for two texts or more.
         encode: turns rows into token ids.
-        sequences: that a row becomes; None: one for each answer.
     """
 
     auto_class: str
     texts: tuple[str, ...]
     encode: Callable[..., Any]
-    sequences: int | None = 1
 
 
 TASKS: dict[str, TaskKind] = {
     "classification": TaskKind("AutoModelForSequenceClassification", ("text",), encode_classification),
     "entailment": TaskKind("AutoModelForSequenceClassification", ("premise", "hypothesis"), encode_entailment),
-    "similarity": TaskKind("AutoModelForSequenceClassification", ("first", "second"), encode_similarity, 2),
-    "multiple_choice": TaskKind("AutoModelForMultipleChoice", ("context", "answers"), encode_multiple_choice, None),
+    "similarity": TaskKind("AutoModelForSequenceClassification", ("first", "second"), encode_similarity),
+    "multiple_choice": TaskKind("AutoModelForMultipleChoice", ("context", "answers"), encode_multiple_choice),
 }
+
+
+def longest_sequence(model: PreTrainedModel) -> int:
+    """Tokens of a sequence that a model takes: as many as it has positions, or 512 where it takes any number, as an LSTM does."""
+    return getattr(model.config, "max_position_embeddings", None) or 512
 
 
 def columns_of(task: str, texts: list[list[str]]) -> dict[str, list[Any]]:

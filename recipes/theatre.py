@@ -1,6 +1,7 @@
 """The `theatre` command."""
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -12,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from .signals import StoppedBySignalError
+from .stdin_lines import CHUNK, stdin_lines
 from .strict_parser import StrictParser, whole_number
 
 
@@ -30,13 +32,18 @@ DESCRIPTION = """Train the original Transformer and a GPT from scratch on your o
   theatre verify-load MODEL --transformers 5.4    check that a model still answers as when it was published
 
 MODEL is the output folder of a run, or a model on the Hub ("user/repository")."""
-
-# Lines that are read, sorted by length and translated together.
-CHUNK = 2000
+# Commands that read their own words -> the module of each: the options of most depend on a recipe.
+COMMANDS = {
+    "train": ".train",
+    "verify": ".verify",
+    "evaluate": ".scoring.command_line",
+    "plan": ".plan",
+    "compare": ".compare",
+}
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the command line, but for `train`, whose options depend on the recipe."""
+    """Build the command line, but for the options of `COMMANDS`."""
     top = StrictParser("theatre", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--traceback", action="store_true", help="show where an error was raised")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -143,11 +150,8 @@ def _chunks(size: int) -> Iterator[tuple[int, list[str]]]:
     """Read stdin in chunks of at most `size` lines, each with the number of its first line."""
     lines: list[str] = []
     number = 0
-    for number, raw in enumerate(sys.stdin.buffer, 1):
-        try:
-            lines.append(raw.decode("utf-8").rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"stdin:{number}: byte {error.start + 1} of the line is no UTF-8.") from None
+    for number, line in enumerate(stdin_lines(), 1):
+        lines.append(line)
         if len(lines) == size:
             yield number - size + 1, lines
             lines = []
@@ -250,28 +254,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = [os.fsencode(word).decode("utf-8") for word in argv if word != "--traceback"]
         if sys.stdin is None or sys.stdout is None:
             raise ValueError("stdin or stdout is closed.")
-        if words[:1] == ["train"]:
-            from .train import main as train
-
-            code = train(words[1:])
+        if words and words[0] in COMMANDS:
+            code = importlib.import_module(COMMANDS[words[0]], __package__).main(words[1:])
             leave_processes()
             return code
-        if words[:1] == ["verify"]:
-            from .verify import main as verify
-
-            return verify(words[1:])
-        if words[:1] == ["evaluate"]:
-            from .scoring.command_line import main as evaluate
-
-            return evaluate(words[1:])
-        if words[:1] == ["plan"]:
-            from .plan import main as plan
-
-            return plan(words[1:])
-        if words[:1] == ["compare"]:
-            from .compare import main as compare
-
-            return compare(words[1:])
         arguments = parser().parse_args(words)
         return globals()[f"run_{arguments.command.replace('-', '_')}"](arguments)
     except (ValueError, StrictDataclassError) as error:

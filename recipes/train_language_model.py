@@ -8,7 +8,6 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from .anchor import verdict
 from .arguments import Recipe, parse_recipe
 from .bad_lines import StreamedBadLines
 from .card_metadata import name_of_text
@@ -19,8 +18,8 @@ from .full_rows import stack_rows
 from .likelihood import size_of
 from .lora import add_adapters, same_adapters
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
-from .model_card import write_model_card
 from .run_arguments import RunArguments
+from .run_card import write_run_card
 from .run_folder import write_metrics
 from .samples import Samples
 from .start_arguments import SamplingArguments, StartArguments
@@ -291,18 +290,14 @@ def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArgum
     print(f"\nA sample that begins with {done.prompt!r}:\n")
     [more] = done.model.continue_text([done.prompt], tokenizer=done.tokenizer, max_new_tokens=300, seed=0)
     print(done.prompt + more)
-    licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
-    write_model_card(
-        done.folder,
-        done.model,
-        name=done.folder.resolve().name,
-        recipe_name=recipe.name,
-        recipe={"task": recipe.task, **given},
-        metrics=done.metrics,
-        data=f"Text from {escape(name_of_text(data.dataset, data.train_text))}.{licence}",
+    write_run_card(
+        done,
+        recipe,
+        given,
+        data=f"Text from {escape(name_of_text(data.dataset, data.train_text))}",
+        licence=data.data_licence,
         languages=[data.language] if data.language else [],
         example=done.prompt,
-        contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None,
     )
 
 

@@ -16,10 +16,9 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from .anchor import verdict
 from .arguments import Recipe, parse_recipe
+from .card_text import escape
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
-from .model_card import escape, write_model_card
 from .pretrained import (
     PretrainedArguments,
     check_sizes,
@@ -29,10 +28,11 @@ from .pretrained import (
     source_of,
 )
 from .run_arguments import RunArguments
+from .run_card import write_run_card
 from .run_folder import write_metrics, write_whole
 from .task_arguments import TaskDataArguments, TaskRunArguments
 from .task_inputs import TaskCollator, add_task_tokens
-from .task_kinds import TASKS
+from .task_kinds import TASKS, longest_sequence
 from .task_splits import TaskSplits, answers_with, encode_split, metrics_of, read_splits
 from .task_trainer import TaskTrainer
 from .tokenization import train_bpe_tokenizer, train_character_tokenizer
@@ -49,8 +49,6 @@ from .training import (
 
 
 DEFAULT_PRESET = "gpt-1"
-# What an LSTM reads of a text; a GPT reads as much as it has positions.
-LSTM_LENGTH = 512
 PREDICTIONS = "predictions.jsonl"
 # Options of text that is written, and what they would have to be.
 _OF_TEXT = {
@@ -247,7 +245,7 @@ def max_length(data: TaskDataArguments, model: PreTrainedModel) -> int:
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and (data.max_length or 0) > limit:
         raise ValueError(f"max_length={data.max_length} must not exceed max_position_embeddings={limit}.")
-    return data.max_length or limit or LSTM_LENGTH
+    return data.max_length or longest_sequence(model)
 
 
 def measured_test(trainer: Any, test: Dataset) -> dict[str, Any]:
@@ -277,18 +275,14 @@ def write_predictions(path: Path, trainer: Any, test: Dataset | None, names: Seq
 def finish(done: FineTuned, recipe: Recipe, given: dict, data: TaskDataArguments):
     """Write metrics.json and the card."""
     write_metrics(done.folder, done.metrics)
-    licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
     name = data.dataset or " and ".join(Path(file).name for file in data.train_file)
     first = done.splits.rows["train"][0]
-    write_model_card(
-        done.folder,
-        done.model,
-        name=done.folder.resolve().name,
-        recipe_name=recipe.name,
-        recipe={"task": recipe.task, **given},
-        metrics=done.metrics,
-        data=f"Labelled rows, task {escape(recipe.task)}, from {escape(name)}.{licence}",
+    write_run_card(
+        done,
+        recipe,
+        given,
+        data=f"Labelled rows, task {escape(recipe.task)}, from {escape(name)}",
+        licence=data.data_licence,
         languages=[data.language] if data.language else [],
         example=first[TASKS[recipe.task].texts[0]],
-        contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None,
     )

@@ -11,7 +11,6 @@ from transformers import DataCollatorForSeq2Seq, GenerationConfig, PreTrainedMod
 
 from transformer_theatre.modeling.text_to_text import EXTRA_LENGTH
 
-from .anchor import verdict
 from .arguments import Recipe, parse_recipe
 from .attention_picture import draw_attention, readable_tokens
 from .card_metadata import name_of_text
@@ -19,9 +18,9 @@ from .card_text import escape
 from .data_arguments import PairDataArguments
 from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
-from .model_card import write_model_card
 from .references import group_references, references_of
 from .run_arguments import RunArguments
+from .run_card import write_run_card
 from .run_folder import write_metrics
 from .streamed_text import batches_of_pairs, sample_texts, stream_pairs
 from .symbol_tokenizer import train_symbol_tokenizer
@@ -235,19 +234,17 @@ def finish(done: Translation, recipe: Recipe):
         done.example = sorted(done.test["source"], key=len)[len(done.test) // 2]
         draw(done)
     write_metrics(done.folder, done.metrics)
-    card(done, recipe, contract=verdict(recipe.anchor, done.metrics) if recipe.anchor else None)
+    card(done, recipe)
 
 
 def card(done: Translation, recipe: Recipe, **more: Any):
     """Write the model card; `more` goes to `write_model_card`."""
-    write_model_card(
-        done.folder,
-        done.model,
-        name=done.folder.resolve().name,
-        recipe_name=recipe.name,
-        recipe={"task": recipe.task, **done.given},
-        metrics=done.metrics,
+    write_run_card(
+        done,
+        recipe,
+        done.given,
         data=describe_data(done.data),
+        licence=done.data.data_licence,
         languages=[code for code in (done.data.source_language, done.data.target_language) if code],
         example=done.example,
         **more,
@@ -272,10 +269,9 @@ def draw(done: Translation):
 
 
 def describe_data(data: PairDataArguments) -> str:
-    """One paragraph for the card."""
+    """Name the pairs and their languages, for the card."""
     name = name_of_text(data.dataset, data.train_source)
     pair = (
         f", {data.source_language} to {data.target_language}" if data.source_language and data.target_language else ""
     )
-    licence = f" Licence: {escape(data.data_licence)}." if data.data_licence else ""
-    return f"Pairs of texts from {escape(name)}{escape(pair)}.{licence}"
+    return f"Pairs of texts from {escape(name)}{escape(pair)}"

@@ -156,8 +156,10 @@ def _download(model: str, revision: str | None) -> Path:
     try:
         return Path(patiently(lambda: hf_hub_download(model, GOLDEN, revision=revision), f"loading {model}"))
     except EntryNotFoundError as error:
-        why = explain(error, model, revision) if "OFFLINE" in (explain(error, model, revision) or "") else None
-        raise ValueError(why or f"{model} holds no {GOLDEN}: it was not published by `theatre publish`.") from None
+        why = explain(error, model, revision) or ""
+        raise ValueError(
+            why if "OFFLINE" in why else f"{model} holds no {GOLDEN}: it was not published by `theatre publish`."
+        ) from None
     except Exception as error:
         raise ValueError(explain(error, model, revision) or f"{model}: {first_line(error)}") from None
 

@@ -21,6 +21,12 @@ from .measure import Measured, measure_pairs, measure_running_text, score_output
 from .texts import PairText, RunningText
 
 
+def name_of(model: str) -> str:
+    """Name a model without its place: the folder's own name, or the name on the Hub."""
+    path = Path(model)
+    return path.resolve().name if path.exists() else model
+
+
 class Baseline:
     """A model, or a file of what one has written.
 
@@ -35,7 +41,7 @@ class Baseline:
     def __init__(self, name: str, auto_class: str):
         self.path = Path(name)
         self.is_file = self.path.is_file()
-        self.name = self.path.resolve().name if self.path.exists() else name
+        self.name = name_of(name)
         if self.is_file and auto_class != "AutoModelForSeq2SeqLM":
             raise ValueError(f"--baseline {name} is a file: of a language model give its folder.")
         if not self.is_file and is_local(name) and not (self.path / "config.json").is_file():

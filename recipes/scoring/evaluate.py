@@ -17,7 +17,7 @@ from transformer_theatre.recipes.model_card import CARD_FILE, EVALUATION_FILE, r
 from transformer_theatre.recipes.models import load
 from transformer_theatre.recipes.run_folder import check_folder, write_json, write_whole
 
-from .baseline import Baseline, compared
+from .baseline import Baseline, compared, name_of
 from .comet import Comet
 from .lengths import by_length
 from .measure import Measured, measure_pairs, measure_running_text, nats_per_token
@@ -56,8 +56,8 @@ def evaluate(arguments: argparse.Namespace, overrides: Sequence[str] = ()) -> tu
     else:
         named, words = parsed_recipe(recipe, arguments, overrides)
         texts = texts_of_recipe(named, words, arguments, model, tokenizer)
-    found: dict[str, Any] = {"model": _name(arguments.model), "recipe": recipe.name} if recipe else {}
-    found |= {"model": _name(arguments.model), "versions": versions(), "hardware": hardware(model.device)}
+    found: dict[str, Any] = {"model": name_of(arguments.model), **({"recipe": recipe.name} if recipe else {})}
+    found |= {"versions": versions(), "hardware": hardware(model.device)}
     tables = []
     with tempfile.TemporaryDirectory() as between:
         comet = Comet(arguments.comet, arguments.comet_python, Path(between)) if arguments.comet else None
@@ -95,11 +95,6 @@ def _is_running_text(recipe: Recipe | None, arguments: argparse.Namespace) -> bo
         if continues and getattr(arguments, name) is not None:
             raise ValueError(f"--{name} is for translators: a language model writes nothing that could be scored so.")
     return continues
-
-
-def _name(model: str) -> str:
-    path = Path(model)
-    return path.resolve().name if path.exists() else model
 
 
 def _folder(arguments: argparse.Namespace) -> Path | None:
@@ -145,7 +140,7 @@ def _pairs(
         ),
         "worst": worst_outputs(outputs, text, chrf, arguments.worst),
     }
-    names, drawn = [_name(arguments.model)], dict[str, np.ndarray]()
+    names, drawn = [name_of(arguments.model)], dict[str, np.ndarray]()
     if baseline is not None and other is not None:
         record["comparison"], drawn = compared(baseline.name, measured, other)
         names.append(baseline.name)
