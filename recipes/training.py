@@ -344,8 +344,7 @@ def train_and_measure(
         if args.skip_nonfinite:
             metrics["train_skipped_updates"] = trainer.skipped_updates()
         metrics |= take_average(trainer)
-        # Mixed precision ends here: what is measured is what is saved, and what `theatre evaluate` finds.
-        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        end_mixed_precision(trainer)  # what is measured is what is saved, and what `theatre evaluate` finds
         merge_adapters(model)
         if validation is not None:
             metrics |= measured_validation(trainer)
@@ -433,6 +432,16 @@ def take_average(trainer: TheatreTrainer) -> dict[str, Any]:
     steps = ", ".join(path.name.removeprefix("checkpoint-") for path in chosen)
     best = f" (the best by {metric.removeprefix('eval_')})" if args.average_best else ""
     return {"averaged": f"checkpoints of steps {steps}{best}"}
+
+
+def end_mixed_precision(trainer: TheatreTrainer):
+    """Give the model its own `forward` back, in full precision.
+
+    accelerate's `unwrap_model(keep_fp32_wrapper=False)` takes the decorators of the model's `forward` off along with its own.
+    """
+    model: Any = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    if vars(model).pop("_original_forward", None) is not None:
+        del model.forward
 
 
 def trained_model(trainer: TheatreTrainer) -> PreTrainedModel:

@@ -108,7 +108,7 @@ def test_the_recipe_of_the_lstm_differs_from_the_transformers_in_the_model_and_h
 @pytest.mark.parametrize("attention", ["luong", "none"])
 def test_an_lstm_is_trained_and_translates(corpus, recipe_file, tmp_path, capsys, attention):
     feeding = f"input_feeding: {str(attention == 'luong').lower()}"
-    recipe = recipe_file(*LSTM_LINES, f"attention: {attention}", feeding, without=TRANSFORMER_KEYS)
+    recipe = recipe_file(*LSTM_LINES, f"attention: {attention}", feeding, "bf16: true", without=TRANSFORMER_KEYS)
     folder = tmp_path / "run"
     assert main(["train", str(recipe), "--data_dir", str(corpus), "--output_dir", str(folder)]) == 0
     assert "test_bleu_signature" in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
