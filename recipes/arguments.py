@@ -132,6 +132,8 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         if key not in known:
             named = f"--{key}" if key in words else f"{recipe.path}:{recipe.lines[key]}: {key!r}"
             raise ValueError(f"{named} is no option of {task}{nearest(key, known)}.")
+    for key in {*RunArguments._VALID_DICT_FIELDS} & words.keys():
+        _check_json(key, words[key])
     given = dict.fromkeys([*recipe.values, *words])
     argv = [word for key, value in recipe.values.items() if value is not None for word in _as_words(key, value)]
     try:
@@ -175,6 +177,17 @@ def options_of(overrides: Sequence[str]) -> dict[str, list[str]]:
         else:
             words.append(word)
     return options
+
+
+def _check_json(key: str, words: Sequence[str]):
+    for word in words:
+        try:
+            _as_yaml(word)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"--{key} {word!r} is no JSON, in which names stand in double quotes, as in "
+                f"--{key} '{{\"name\": 1}}': {error}."
+            ) from None
 
 
 def _as_yaml(word: str) -> Any:

@@ -121,6 +121,10 @@ def test_wrong_recipes_name_file_line_and_what_is_right(recipe_file, lines, mess
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["--lr_scheduler_kwargs", "{min_lr: 1.0e-4}"],
+            r"--lr_scheduler_kwargs '\{min_lr: 1.0e-4\}' is no JSON.*in double quotes",
+        ),
         (["--dropuot", "0.1"], r"--dropuot is no option of task translation .* .did you mean 'dropout'"),
         (["--seed", "one"], r"argument --seed: invalid int value: 'one'"),
         (["--seed"], r"argument --seed: expected one argument"),
