@@ -9,12 +9,19 @@ TORCH ?= torch==2.13.0
 #   make test ARGS="-k attention"
 ARGS ?=
 
+# Tests run in as many processes as there are cores, at most 8, each on one thread; `make test PROCESSES=0` uses this one alone.
+PROCESSES ?= logical
+
 # An active virtual environment is used; otherwise one is made in .venv.
 VENV := $(if $(wildcard $(VIRTUAL_ENV)/bin/python),$(subst $(CURDIR)/,,$(VIRTUAL_ENV)),.venv)
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check
 # Keeps the repository off sys.path, where `import modeling` would work by accident (Python 3.10 cannot).
 SAFE_PATH = $(shell $(PYTHON) -c "import sys; print('-P' if sys.version_info >= (3, 11) else '')")
+
+PYTEST = $(SAFE_PATH) -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 --dist worksteal
+# Models of tests are small: more threads only wait for each other.
+test test-all test-oldest: export OMP_NUM_THREADS ?= 1
 
 # $(call step,what,command): say what happens, do it, say how long it took.
 step = @echo "==> $(1)"; start=$$(date +%s); { $(2); } || exit 1; echo "    done in $$(( $$(date +%s) - start )) s"
@@ -72,14 +79,14 @@ demo: $(INSTALLED)/run
 	@$(VENV)/bin/theatre demo $(ARGS)
 
 test: $(INSTALLED)/dev
-	$(PYTHON) $(SAFE_PATH) -m pytest $(ARGS)
+	$(PYTHON) $(PYTEST) $(ARGS)
 
 test-all: $(INSTALLED)/dev
-	$(PYTHON) $(SAFE_PATH) -m pytest -m "not gpu" $(ARGS)
+	$(PYTHON) $(PYTEST) -m "not gpu" $(ARGS)
 
 # The oldest transformers that pyproject.toml allows, in an environment of its own.
 test-oldest: build/oldest/installed
-	build/oldest/bin/python $(SAFE_PATH) -m pytest tests/configuration tests/modeling tests/recipes $(ARGS)
+	build/oldest/bin/python $(PYTEST) tests/configuration tests/modeling tests/recipes $(ARGS)
 
 build/oldest/installed: pyproject.toml $(PYTHON)
 	$(call step,Creating build/oldest,$(PYTHON3) -m venv --clear build/oldest)

@@ -66,7 +66,10 @@ def check_whole(folder, weights):
 ALSO = {"every_save": None, "checkpoint": "last-checkpoint", "all_checkpoints": "checkpoint-{step}"}
 
 
-@pytest.mark.parametrize("strategy", ["end", *ALSO])
+@pytest.mark.parametrize(
+    "strategy",
+    ["end", "checkpoint", *(pytest.param(name, marks=pytest.mark.slow) for name in ("every_save", "all_checkpoints"))],
+)
 def test_every_commit_of_every_strategy_is_one_whole_model(train, strangers, tmp_path, strategy):
     trainer = train(hub_strategy=strategy, hub_always_push=True)
     pushed = commits(trainer)

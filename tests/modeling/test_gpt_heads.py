@@ -267,6 +267,7 @@ def test_wrong_inputs_are_named(make_head, tokens):
             model(ids, inputs_embeds=model.model.embed_tokens(ids))
 
 
+@pytest.mark.slow
 @every_task
 def test_forward_compiles_without_graph_breaks(make_task, task):
     model, batch = make_task(task)
@@ -292,7 +293,8 @@ for again in saved:
 """
 
 
-@pytest.mark.parametrize("task", ["both orders", pytest.param("choices", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["both orders", "choices"])
 def test_a_stranger_fine_tunes_a_language_model_and_saves_it(make_task, make_gpt, tmp_path, task):
     model, batch = make_task(task)
     language_model, auto_class = GPTForCausalLM(model.config), f"AutoModel{type(model).__name__.removeprefix('GPT')}"

@@ -54,6 +54,7 @@ def compare(place, *words):
     return main(["compare", "gpt1-ablation", "--pretrained", str(place / "gpt"), *words])
 
 
+@pytest.mark.slow
 def test_each_recipe_is_trained_in_every_way_once(place, capsys, monkeypatch):
     words = ["--pretrained_lstm", str(place / "lstm"), "--recipes", str(place / "one.yaml"), str(place / "two.yaml")]
     assert compare(place, *words) == 0

@@ -54,6 +54,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_generators_that_have_learned_their_style_pass_and_the_model_they_started_from_does_not(runs, capsys):
     options = [
         "--data_dir",

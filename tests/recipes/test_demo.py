@@ -26,6 +26,7 @@ def test_today_is_written_in_the_users_language(monkeypatch, locale, part):
     assert part in todays_date()
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_stranger_cannot_load_fails_with_its_own_message(tmp_path):
     with pytest.raises(RuntimeError, match="could not load"):
         read_as_a_stranger(tmp_path, "today")

@@ -221,6 +221,7 @@ def test_a_run_goes_on_only_with_what_it_began_with(recipe_file, corpus, tmp_pat
 SETTINGS = {"learning_rate": ("0.001", "1e-4"), "weight_decay": ("0.0", "0.1"), "adam_beta2": ("0.999", "0.98")}
 
 
+@pytest.mark.slow
 def test_settings_that_are_given_anew_count_and_are_named(recipe_file, corpus, tmp_path, monkeypatch, caplog):
     words = ["train", str(recipe_file('save_strategy: "steps"', "save_steps: 2")), "--data_dir", str(corpus)]
     words += ["--output_dir", str(tmp_path / "run"), "--lr_scheduler_type", "constant"]

@@ -86,8 +86,11 @@ def test_a_run_stops_before_an_update_that_is_no_number_and_can_go_on(
 
 @pytest.mark.parametrize(
     ("spoil", "lines"),
-    [(infinite_loss, []), (undefined_gradient, ["ema_decay: 0.5"]), (infinite_loss, ["bf16: true"])],
-    ids=["loss", "gradient", "bf16"],
+    [
+        pytest.param(infinite_loss, [], id="loss", marks=pytest.mark.slow),
+        pytest.param(undefined_gradient, ["ema_decay: 0.5"], id="gradient"),
+        pytest.param(infinite_loss, ["bf16: true"], id="bf16", marks=pytest.mark.slow),
+    ],
 )
 def test_a_skipped_update_is_one_that_the_optimizer_does_not_make(run, tmp_path, monkeypatch, capsys, spoil, lines):
     with monkeypatch.context() as patch:

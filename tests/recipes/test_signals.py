@@ -120,10 +120,7 @@ def signal_at(monkeypatch, place, number):
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "place",
-    [
-        pytest.param(place, id=name, marks=[] if name in ("preparation", "step", "test set") else pytest.mark.slow)
-        for name, place in PLACES.items()
-    ],
+    [pytest.param(place, id=name, marks=[] if name == "step" else pytest.mark.slow) for name, place in PLACES.items()],
 )
 def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_weights(run, tmp_path, monkeypatch, capsys, place, number):
     folder, step = tmp_path / "run", place[-1]

@@ -173,6 +173,7 @@ def stopped(monkeypatch, step):
     monkeypatch.setattr(TheatreTrainer, "training_step", spy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["all weights", "LoRA"])
 def test_a_run_that_goes_on_ends_where_an_uninterrupted_one_does(trained, monkeypatch, lora):
     if lora:

@@ -100,7 +100,7 @@ RUNS = {
 
 @pytest.mark.parametrize(
     ("task", "lines"),
-    [pytest.param(*run, marks=[] if name in ("pairs", "text") else pytest.mark.slow) for name, run in RUNS.items()],
+    [pytest.param(*run, marks=[] if name == "pairs" else pytest.mark.slow) for name, run in RUNS.items()],
     ids=RUNS,
 )
 def test_a_run_that_goes_on_ends_where_an_uninterrupted_one_does(run, task, lines, tmp_path, monkeypatch):
@@ -222,6 +222,7 @@ def test_mistakes_are_named_before_anything_is_written(run, task, lines, options
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_number_that_fits_is_found_logged_and_kept(run, tmp_path, monkeypatch):
     from transformer_theatre.recipes import batch_fit
 
@@ -240,6 +241,7 @@ def test_the_number_that_fits_is_found_logged_and_kept(run, tmp_path, monkeypatc
     assert run("pairs", *lines, folder="auto", options=["--resume_from_checkpoint", "true"]) == 0
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_run(run, tmp_path):
     lines = ["max_steps: 6", "bpe_dropout: 0.2"]
     for task, more in (("pairs", ["max_tokens_per_batch: 400"]), ("pairs", ["streaming: true", "shuffle_buffer: 30"])):

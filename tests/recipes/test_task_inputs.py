@@ -274,6 +274,7 @@ def train(task, tmp_path, batch, accumulation):
     return [[entry[name] for entry in trainer.state.log_history if name in entry] for name in ("loss", "grad_norm")]
 
 
+@pytest.mark.slow
 @every_task
 def test_accumulated_small_batches_train_like_one_big_batch(task, tmp_path):
     losses, norms = train(task, tmp_path, 8, 1)
@@ -354,6 +355,7 @@ def test_the_librarys_pipeline_classifies_texts_and_pairs(tmp_path):
             assert [scores[label] for label in ("no", "maybe", "yes")] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_tiny_gpt_learns_whether_the_premise_names_the_hypothesis(tmp_path):
     words = ["tree", "house", "river", "road", "cloud", "stone", "bird", "fish", "wind", "fire", "snow", "rain"]
     rows = [

@@ -438,6 +438,7 @@ def test_a_run_goes_on_where_it_was_stopped(trained, tmp_path):
     assert whole.read_bytes() == parts.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_folder(trained, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -453,6 +454,7 @@ def test_two_processes_make_one_folder(trained, tmp_path):
     assert one.keys() == two.keys()
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly(trained):
     command = f'yes "ein hund" | head -50 | {sys.executable} -m transformer_theatre.recipes.theatre translate {trained / "mt"} | head -1'
     result = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ, check=False)

@@ -192,7 +192,7 @@ SAME_UPDATE = {
     ("kind", "batches"),
     [
         ("seq2seq", "tokens"),
-        ("gpt", "rows"),
+        pytest.param("gpt", "rows", marks=pytest.mark.slow),
         pytest.param("seq2seq", "rows", marks=pytest.mark.slow),
         pytest.param("gpt", "tokens", marks=pytest.mark.slow),
         pytest.param("seq2seq", "accumulated tokens", marks=pytest.mark.slow),

@@ -74,6 +74,7 @@ def test_a_missed_figure_and_one_that_is_not_measured_fail(recipe, corpus, tmp_p
     assert report_of(folder)["mean"] is None
 
 
+@pytest.mark.slow
 def test_seeds_are_trained_one_by_one_and_their_mean_decides(recipe, corpus, tmp_path):
     path, folder = recipe(), tmp_path / "run"
     assert verify(path, corpus, folder, "--seeds", "1", "2") == 0
@@ -92,7 +93,10 @@ def test_seeds_are_trained_one_by_one_and_their_mean_decides(recipe, corpus, tmp
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("checkpoint", [True, False], ids=["from its checkpoint", "anew"])
+@pytest.mark.parametrize(
+    "checkpoint",
+    [pytest.param(True, id="from its checkpoint"), pytest.param(False, id="anew", marks=pytest.mark.slow)],
+)
 def test_a_seed_that_was_cut_off_is_finished(recipe, corpus, tmp_path, checkpoint):
     path, folder = recipe("save_strategy: steps", "save_steps: 2", "max_steps: 3"), tmp_path / "run"
     assert verify(path, corpus, folder, "--seeds", "1") == 0

@@ -160,6 +160,7 @@ def load_from_checkpoint(path, reload_hparams=False, strict=False, local_files_o
 """
 
 
+@pytest.mark.slow
 def test_comet_scores_by_a_model_on_this_machine(run, capsys, monkeypatch):
     """The package is a stand-in with the interface of unbabel-comet 2.2.7; the process is another one."""
     (run / "packages" / "comet").mkdir(parents=True)
