@@ -70,9 +70,9 @@ class Bytes:
         return 2 * projections if self.half else 4
 
 
-# What activations keep between the feed-forward's matrices, numbers for each: ReLU its result, which is what follows reads.
-# gelu_new, written out as a polynomial and a tanh, keeps five; in half precision three of them as float32.
-_KEPT = {"relu": (4, 2), "gelu_new": (20, 16)}
+# What activations keep between the feed-forward's matrices, bytes for each number, in full and in half precision: ReLU its
+# result, which is what follows reads; GELU what it was given, too.
+_KEPT = {"relu": (4, 2), "gelu": (8, 4), "gelu_new": (8, 4)}
 
 
 def training_memory(

@@ -40,7 +40,7 @@ def test_formula_is_what_autograd_keeps_of_a_transformer(attention, dropout, nor
 
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["post-norm", "pre-norm"])
-@pytest.mark.parametrize("function", ["relu", "gelu_new"])
+@pytest.mark.parametrize("function", ["relu", "gelu", "gelu_new"])
 def test_formula_is_what_autograd_keeps_of_a_gpt(function, norm_first):
     config = GPTConfig(**GPT, attention_dropout=0.0, norm_first=norm_first, activation_function=function)
     measured = kept_bytes(GPTForCausalLM(config), input_ids=torch.randint(3, 31, (3, 70)))
