@@ -35,7 +35,6 @@ NO_ANCHOR = {
     "summarisation-scitldr/small",
     "gpt-2/small",
     "imdb-lm/small",
-    "shakespeare-char/cpu-better",
 }
 NO_ANCHOR |= {f"styles/{name}" for name in ("film-reviews", "fomc", "newswire", "poems", "sonnets")}
 # Their splits are not those of published figures, or the models of these are far larger.
