@@ -100,8 +100,8 @@ def save_golden(path: Path, model: Any, tokenizer: Any, auto_class: str):
     text, inputs = golden_input(model, tokenizer)
     tensors, words = answer(model, tokenizer, text, inputs)
     about = {"auto_class": auto_class, **words, "made_with": versions()}
-    header = {"format": "pt", "golden": json.dumps(about, ensure_ascii=False)}
-    save_file({**inputs, **tensors}, path, metadata=header)
+    # One entry: of several, safetensors writes any first, and the same answer would be another file.
+    save_file({**inputs, **tensors}, path, metadata={"golden": json.dumps(about, ensure_ascii=False)})
 
 
 def read_golden(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from transformer_theatre.recipes import checkpointing, train_translation
+from transformer_theatre.recipes import checkpointing, run_card, train_translation
 from transformer_theatre.recipes.checkpoints import SAVING, checkpoints_of, problem_of
 from transformer_theatre.recipes.theatre import main
 
@@ -89,7 +89,7 @@ ENDS = {
     "model": (checkpointing.CheckpointingTrainer, "save_whole_model", r"run could not be written \(.*\); 0\.0 MiB"),
     "metrics": (train_translation, "write_metrics", "No space left on device.*metrics.json"),
     "picture": (train_translation, "draw_attention", "No space left on device"),
-    "card": (train_translation, "write_model_card", "No space left on device.*README.md"),
+    "card": (run_card, "write_model_card", "No space left on device.*README.md"),
 }
 
 

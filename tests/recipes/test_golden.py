@@ -84,6 +84,13 @@ def test_the_golden_input_tries_padding_and_the_tokenizer(translator):
     assert about["text"].strip()
 
 
+def test_the_same_model_has_the_same_file_to_the_byte(translator, tmp_path):
+    first = (translator / GOLDEN).read_bytes()
+    for _ in range(8):
+        write_golden(translator, tmp_path / GOLDEN)
+        assert (tmp_path / GOLDEN).read_bytes() == first
+
+
 def test_a_model_without_a_tokenizer_has_a_golden_input_too(translator):
     model, _ = load(str(translator), auto_class(translator), has_tokenizer=False)
     text, inputs = golden_input(model, None)
