@@ -21,7 +21,7 @@ SAFE_PATH = $(shell $(PYTHON) -c "import sys; print('-P' if sys.version_info >= 
 
 PYTEST = $(SAFE_PATH) -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 --dist worksteal
 # Models of tests are small: more threads only wait for each other.
-test test-all test-oldest: export OMP_NUM_THREADS ?= 1
+test test-all test-oldest conformance: export OMP_NUM_THREADS ?= 1
 
 # $(call step,what,command): say what happens, do it, say how long it took.
 step = @echo "==> $(1)"; start=$$(date +%s); { $(2); } || exit 1; echo "    done in $$(( $$(date +%s) - start )) s"
