@@ -1,5 +1,7 @@
 """What a repository of the test's Hub holds, whether in git or as a large file."""
 
+import json
+
 from hubgit import LFS_POINTER, Git
 
 
@@ -17,6 +19,17 @@ def held(hub, name="user/model", ref="refs/heads/main"):
         pointer = LFS_POINTER.match(data) if len(data) < 300 else None
         files[path] = hub.hub.lfs_path(pointer[1].decode()).read_bytes() if pointer else data
     return files
+
+
+def is_pickle(data):
+    """Whether a file begins as a pickle does; safetensors may, too, whose first byte is the last digits of its header's length."""
+    if data[:1] != b"\x80":
+        return False
+    try:
+        json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except ValueError:
+        return True
+    return False
 
 
 def commits_of(hub, name="user/model"):

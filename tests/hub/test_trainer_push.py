@@ -68,7 +68,7 @@ ALSO = {"every_save": None, "checkpoint": "last-checkpoint", "all_checkpoints": 
 
 @pytest.mark.parametrize(
     "strategy",
-    ["end", "checkpoint", *(pytest.param(name, marks=pytest.mark.slow) for name in ("every_save", "all_checkpoints"))],
+    [pytest.param(name, marks=[] if name in ("end", "checkpoint") else pytest.mark.slow) for name in ("end", *ALSO)],
 )
 def test_every_commit_of_every_strategy_is_one_whole_model(train, strangers, tmp_path, strategy):
     trainer = train(hub_strategy=strategy, hub_always_push=True)

@@ -58,7 +58,9 @@ def make(make_transformer, make_gpt, make_lstm):
 
 
 # Each is a process of its own; what all of them have in common shows in the first of a kind.
-QUICK = {"AutoModelForSeq2SeqLM-theatre_lstm", "AutoModelForCausalLM-theatre_gpt"}
+QUICK = {f"AutoModelForSeq2SeqLM-theatre_{kind}" for kind in ("transformer", "lstm")} | {
+    "AutoModelForCausalLM-theatre_gpt"
+}
 
 
 @pytest.mark.parametrize(

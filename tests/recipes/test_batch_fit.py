@@ -78,7 +78,7 @@ def test_the_search_leaves_model_and_chance_as_they_were(model, monkeypatch):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("most", [1, 2, 7, 8, *(pytest.param(many, marks=pytest.mark.slow) for many in (50, 499))])
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 8, *(pytest.param(many, marks=pytest.mark.slow) for many in (50, 499))])
 def test_a_device_is_tried_until_its_memory_runs_out(most):
     tried = []
 
