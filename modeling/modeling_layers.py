@@ -15,8 +15,8 @@ from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
-# Activations that the library writes out in several steps, and the same function as one: a sixth of a small GPT's time.
-_IN_ONE_KERNEL = {"gelu_new": "gelu_pytorch_tanh", "gelu_fast": "gelu_pytorch_tanh"}
+# An activation that the library writes out in several steps, and the same function in one.
+_IN_ONE_KERNEL = {"gelu_new": "gelu_pytorch_tanh"}
 
 
 def eager_attention_forward(

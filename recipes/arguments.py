@@ -132,8 +132,9 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         if key not in known:
             named = f"--{key}" if key in words else f"{recipe.path}:{recipe.lines[key]}: {key!r}"
             raise ValueError(f"{named} is no option of {task}{nearest(key, known)}.")
-    for key in {*RunArguments._VALID_DICT_FIELDS} & words.keys():
-        _check_json(key, words[key])
+    for key in RunArguments._VALID_DICT_FIELDS:
+        for word in words.get(key, []):
+            _as_yaml(key, word)
     given = dict.fromkeys([*recipe.values, *words])
     argv = [word for key, value in recipe.values.items() if value is not None for word in _as_words(key, value)]
     try:
@@ -149,7 +150,7 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         value = getattr(value, "value", value)  # an enumeration's word
         # What became an object is written as it was given: in the YAML, or as JSON on the command line.
         plain = value is None or isinstance(value, (str, int, float, list, dict))
-        given[key] = value if plain else _as_yaml(words[key][0]) if key in words else recipe.values[key]
+        given[key] = value if plain else _as_yaml(key, words[key][0]) if key in words else recipe.values[key]
     kept = {key: value for key, value in given.items() if key not in _NOT_RECIPE and value != []}
     return parsed, {key: value if key == "separator" else without_place(value) for key, value in kept.items()}
 
@@ -179,19 +180,14 @@ def options_of(overrides: Sequence[str]) -> dict[str, list[str]]:
     return options
 
 
-def _check_json(key: str, words: Sequence[str]):
-    for word in words:
-        try:
-            _as_yaml(word)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"--{key} {word!r} is no JSON, in which names stand in double quotes, as in "
-                f"--{key} '{{\"name\": 1}}': {error}."
-            ) from None
-
-
-def _as_yaml(word: str) -> Any:
-    return json.loads(word) if word.startswith("{") else word
+def _as_yaml(key: str, word: str) -> Any:
+    try:
+        return json.loads(word) if word.startswith("{") else word
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"--{key} {word!r} is no JSON, in which names stand in double quotes, as in "
+            f"--{key} '{{\"name\": 1}}': {error}."
+        ) from None
 
 
 def _as_words(key: str, value: Any) -> list[str]:
