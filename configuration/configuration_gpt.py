@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bos_token_id": 50_256,
         "eos_token_id": 50_256,
     },
-    # Sizes of nanoGPT's `train_shakespeare_char.py` (https://github.com/karpathy/nanoGPT), which has no biases.
+    # nanoGPT's `train_shakespeare_char.py` (https://github.com/karpathy/nanoGPT): no biases, and GELU by the error function.
     "gpt-char": {
         "vocab_size": 68,
         "d_model": 384,
@@ -27,6 +27,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 6,
         "ffn_dim": 1536,
         "max_position_embeddings": 256,
+        "activation_function": "gelu",
+        "bias": False,
         "norm_first": True,
         "dropout": 0.2,
         "attention_dropout": 0.2,
@@ -64,6 +66,7 @@ class GPTConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.1  # probability, on the attention weights
     activation_dropout: float | int = 0.0  # probability, inside the feed-forward network
     activation_function: str = "gelu_new"  # the library's name; the tanh form of GELU, as GPT-1 and GPT-2 have it
+    bias: bool = True  # of linear layers and normalisations, as in GPT-1 and GPT-2; nanoGPT has none
     norm_first: bool = False  # False: LayerNorm(x + Sublayer(x)), GPT-1; True: x + Sublayer(LayerNorm(x)), GPT-2
     max_position_embeddings: int = 512  # tokens; the limit of the learned positions
     classifier_dropout: float | int = 0.1  # probability, on what a fine-tuned model's classifier reads (section 4.1)

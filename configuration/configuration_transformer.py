@@ -93,6 +93,7 @@ class TransformerConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.0  # probability, on the attention weights (not in the paper)
     activation_dropout: float | int = 0.0  # probability, inside the feed-forward network (not in the paper)
     activation_function: str = "relu"  # the library's name of the activation in equation 2
+    bias: bool = True  # of linear layers and normalisations (in equation 2, not in equation 1)
     norm_first: bool = False  # False: LayerNorm(x + Sublayer(x)), the paper; True: x + Sublayer(LayerNorm(x))
     position_embeddings: str = "sinusoidal"  # "sinusoidal" (section 3.5), "sinusoidal-fairseq" or "learned" (row E)
     position_offset: int = 0  # the first sinusoid's number; fairseq begins after the padding's (not in the paper)

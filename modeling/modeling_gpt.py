@@ -4,7 +4,8 @@ Radford et al., 2018, "Improving Language Understanding by Generative Pre-Traini
 Radford et al., 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2, `norm_first=True`: normalisation
 before every sub-layer and once more after the last, residual projections that start smaller).
 
-Departures from both: queries, keys and values have a projection each (the same function, written as one matrix there).
+Departures from both: queries, keys and values have a projection each (the same function, written as one matrix there);
+`bias=False` leaves all biases out, as nanoGPT does.
 """
 
 import torch
@@ -86,7 +87,11 @@ class GPTModel(GPTPreTrainedModel):
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList([GPTLayer(config, index) for index in range(config.num_hidden_layers)])
-        self.norm = nn.LayerNorm(config.d_model, config.layer_norm_eps) if config.norm_first else nn.Identity()
+        self.norm = (
+            nn.LayerNorm(config.d_model, config.layer_norm_eps, bias=config.bias)
+            if config.norm_first
+            else nn.Identity()
+        )
         if config.norm_first:
             # GPT-2, section 2.3: projections into the residual stream start smaller, by the root of their number.
             for layer in self.layers:

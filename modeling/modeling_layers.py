@@ -68,10 +68,10 @@ class MultiHeadAttention(nn.Module):
         self.head_dim = config.d_model // num_heads
         self.scaling = self.head_dim**-0.5
         self.dropout = config.attention_dropout
-        self.q_proj = nn.Linear(config.d_model, config.d_model)
-        self.k_proj = nn.Linear(config.d_model, config.d_model)
-        self.v_proj = nn.Linear(config.d_model, config.d_model)
-        self.out_proj = nn.Linear(config.d_model, config.d_model)
+        self.q_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.k_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.v_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.out_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
 
     def forward(
         self,
@@ -143,18 +143,18 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Equation 2: W_2 activation(W_1 x + b_1) + b_2, at every position alike (section 3.3)."""
+    """Equation 2: W_2 activation(W_1 x + b_1) + b_2, at every position alike (section 3.3); with `bias=False` without b."""
 
     def __init__(self, config: PreTrainedConfig, ffn_dim: int):
         super().__init__()
-        self.fc1 = nn.Linear(config.d_model, ffn_dim)
+        self.fc1 = nn.Linear(config.d_model, ffn_dim, bias=config.bias)
         if config.activation_function not in ACT2FN:
             raise ValueError(
                 f"activation_function={config.activation_function!r} must be one of: {', '.join(sorted(ACT2FN))}."
             )
         self.activation = ACT2FN[_IN_ONE_KERNEL.get(config.activation_function, config.activation_function)]
         self.dropout = nn.Dropout(config.activation_dropout)
-        self.fc2 = nn.Linear(ffn_dim, config.d_model)
+        self.fc2 = nn.Linear(ffn_dim, config.d_model, bias=config.bias)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """(batch, positions, d_model) in and out."""
@@ -170,7 +170,7 @@ class AddAndNorm(nn.Module):
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.norm_first = config.norm_first
-        self.norm = nn.LayerNorm(config.d_model, config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.d_model, config.layer_norm_eps, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def enter(self, x_BTD: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ Figure 1, from the page to the class:
 Departures from the paper, all of them:
 
 1. Attention projections have biases, as fairseq's do; equation 1 has none (36,864 parameters in the base model).
+   `bias=False` leaves out all biases, those of equation 2 and of normalisations too.
 2. The paper does not say how weights start. Here projections are Xavier-uniform with zero biases, and embeddings
    normal with standard deviation d_model^-0.5, so that scaled ones start at 1, as in tensor2tensor.
 3. `norm_first=True` adds one LayerNorm after the last layer of each stack, without which its output is not normalised.

@@ -135,7 +135,11 @@ class TransformerStack(TransformerPreTrainedModel):
         )
         self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.dropout = nn.Dropout(config.dropout)
-        self.norm = nn.LayerNorm(config.d_model, config.layer_norm_eps) if config.norm_first else nn.Identity()
+        self.norm = (
+            nn.LayerNorm(config.d_model, config.layer_norm_eps, bias=config.bias)
+            if config.norm_first
+            else nn.Identity()
+        )
 
     def post_init(self):
         """Finish as the library does; what devices share is said by the whole model's plans, but for the embeddings."""

@@ -35,12 +35,21 @@ def to_theirs(entry: Format, model: PreTrainedModel) -> PreTrainedModel:
     if entry.theirs is None or entry.to_their_config is None:
         raise ValueError(f"No model can be written in the format {entry.name}.")
     theirs = entry.theirs(entry.to_their_config(model.config))
-    ours: Mapping[str, torch.Tensor] = model.state_dict()
-    tensors = entry.names(model.config).to_theirs(ours, _shapes(theirs), model.all_tied_weights_keys)
+    tensors = entry.names(model.config).to_theirs(_with_biases(model), _shapes(theirs), model.all_tied_weights_keys)
     theirs.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
     theirs.tie_weights()
     theirs.generation_config = GenerationConfig(**model.generation_config.to_dict())
     return theirs.eval()
+
+
+def _with_biases(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
+    """Name the tensors of a model, and biases of 0 where its configuration leaves them out: those formats have them all."""
+    tensors: dict[str, torch.Tensor] = model.state_dict()
+    if model.config.bias:
+        return tensors
+    with torch.device("meta"):
+        biased = type(model)(type(model.config)(**{**model.config.to_dict(), "bias": True}))
+    return {name: tensors.get(name, torch.zeros(value.shape)) for name, value in biased.state_dict().items()}
 
 
 def _shapes(model: PreTrainedModel) -> dict[str, torch.Size]:

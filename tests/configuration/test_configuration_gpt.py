@@ -18,15 +18,16 @@ def test_defaults_are_gpt_1():
     assert (config.classifier_dropout, config.lm_loss_weight) == (0.1, 0.5)
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("gpt-1", 116.5), ("gpt-2", 124.4), ("gpt-char", 10.8)])
+@pytest.mark.parametrize(("preset", "millions"), [("gpt-1", 116.5), ("gpt-2", 124.4), ("gpt-char", 10.7)])
 def test_parameters_of_the_presets(preset, millions):
     config = GPTConfig.from_preset(preset)
     with torch.device("meta"):
         model = GPTForCausalLM(config)
     d, width = config.d_model, config.ffn_dim
-    layer = 4 * (d * d + d) + 2 * d * width + width + d + 4 * d
+    layer = 4 * d * d + 2 * d * width + 2 * d
+    layer += 4 * d + width + d + 2 * d if config.bias else 0
     embeddings = (config.vocab_size + config.max_position_embeddings) * d
-    final_norm = 2 * d if config.norm_first else 0
+    final_norm = (1 + config.bias) * d if config.norm_first else 0
     assert model.num_parameters() == embeddings + config.num_hidden_layers * layer + final_norm
     assert round(model.num_parameters() / 1e6, 1) == millions
 

@@ -8,7 +8,9 @@ from transformer_theatre.modeling.cache_names import cache_of
 
 
 variants = pytest.mark.parametrize(
-    "fields", [{}, {"norm_first": True}, {"tie_word_embeddings": False}], ids=["gpt-1", "gpt-2", "untied"]
+    "fields",
+    [{}, {"norm_first": True}, {"tie_word_embeddings": False}, {"norm_first": True, "bias": False}],
+    ids=["gpt-1", "gpt-2", "untied", "no-biases"],
 )
 
 

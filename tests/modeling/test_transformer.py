@@ -16,6 +16,7 @@ VARIANTS = {
     "untied": {"tie_word_embeddings": False},
     "two-vocabularies": {"share_encoder_decoder_embeddings": False},
     "three-matrices": {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
+    "no-biases": {"bias": False, "norm_first": True},
     "gelu-uneven": {"activation_function": "gelu", "encoder_layers": 1, "decoder_layers": 3},
     "fairseq": {"position_embeddings": "sinusoidal-fairseq", "position_offset": 2, "output_bias": True},
     "own-source-vocabulary": {"share_encoder_decoder_embeddings": False, "source_vocab_size": 70, "output_bias": True},
@@ -28,11 +29,11 @@ def _reference_logits(model, source, target):
     config, state = model.config, model.state_dict()
 
     def linear(x, name):
-        return x @ state[f"{name}.weight"].mT + state[f"{name}.bias"]
+        return x @ state[f"{name}.weight"].mT + (state[f"{name}.bias"] if config.bias else 0)
 
     def norm(x, name):
         return torch.nn.functional.layer_norm(
-            x, (config.d_model,), state[f"{name}.weight"], state[f"{name}.bias"], 1e-5
+            x, (config.d_model,), state[f"{name}.weight"], state.get(f"{name}.bias"), 1e-5
         )
 
     def attention(x, memory, name, heads, causal):

@@ -192,7 +192,9 @@ EXPORTED = {
     "marian": {},
     "marian-untied": {"tie_word_embeddings": False, "output_bias": True},
     "marian-separate": {"share_encoder_decoder_embeddings": False, "source_vocab_size": 320},
+    "marian-no-biases": {"bias": False},
     "gpt2": {"norm_first": True, "activation_function": "gelu"},
+    "gpt2-no-biases": {"norm_first": True, "bias": False},
     "openai-gpt": {"ffn_dim": 64, "tie_word_embeddings": False},
 }
 
