@@ -57,6 +57,12 @@ class CheckpointingTrainer(ShardedCheckpointTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         give_options(optimizer, self.lr_scheduler, options)
 
+    def _issue_warnings_after_load(self, load_result):
+        # The library misses weights that are tied to one that it has loaded.
+        model: Any = self.model
+        missing = [name for name in load_result.missing_keys if name not in model.all_tied_weights_keys]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def _run_epoch(self, *args, **kwargs):
         # The library would make one more update where a run goes on from its last, in the midst of an epoch.
         if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:

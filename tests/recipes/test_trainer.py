@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file
-from transformers import DataCollatorForSeq2Seq, set_seed
+from safetensors.torch import load_file, save_file
+from transformers import DataCollatorForSeq2Seq, set_seed, trainer
 
 from transformer_theatre import (
     GPTConfig,
@@ -376,6 +376,25 @@ def test_a_run_in_two_parts_counts_like_one(tmp_path):
     assert again["train_flops_per_second"] * again["train_seconds"] == pytest.approx(
         figures["train_flops_per_second"] * figures["train_seconds"], rel=0.2
     )
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "gpt"])
+def test_a_run_that_goes_on_warns_of_weights_that_are_missing_and_of_no_others(tmp_path, monkeypatch, kind):
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    _train(kind, tmp_path, **options)
+    warnings = []
+    monkeypatch.setattr(trainer.logger, "warning", warnings.append)
+    resumed = _trainer(kind, tmp_path, **options)
+    assert resumed.model.config.tie_word_embeddings
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert warnings == []
+    weights = tmp_path / "checkpoint-2" / "model.safetensors"
+    tensors = load_file(weights)
+    lost = next(name for name in tensors if name.endswith("fc1.weight"))
+    save_file({name: value for name, value in tensors.items() if name != lost}, weights, {"format": "pt"})
+    _trainer(kind, tmp_path, **options).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert len(warnings) == 1
+    assert lost in warnings[0]
 
 
 def test_where_a_part_was_not_counted_nothing_is_said_of_the_whole(tmp_path):
