@@ -12,12 +12,16 @@ import filelock
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from transformers.utils import logging
 
 from .golden import GOLDEN, Answer, ask_stranger, write_golden
 from .hub_errors import explain, is_transient, patiently
 from .hub_upload import Commit, Repository
 from .private_names import PrivateNames, refuse_private
 from .publication import Published, contents, link, stage
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -80,7 +84,7 @@ def check_name(name: str):
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make sure that no run is writing into a folder.
+    """Make sure that no run is writing into a folder; where that cannot be seen, a warning says so.
 
     Raises:
         ValueError: one is.
@@ -92,8 +96,10 @@ def alone_in(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise ValueError(f"A run is writing into {folder}: wait for it.") from None
-        except (NotImplementedError, OSError):
-            pass  # a file system without locks, or a folder that may only be read
+        except (NotImplementedError, OSError) as error:  # a file system without locks, or a folder that may only be read
+            logger.warning(
+                f"Whether a run is writing into {folder} cannot be seen ({error}): see to it yourself that none is."
+            )
     try:
         yield
     finally:

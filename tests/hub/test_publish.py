@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+import filelock
 import pytest
 from held import commits_of, held, is_pickle
 from huggingface_hub import constants
@@ -252,12 +253,21 @@ def test_a_folder_that_is_not_the_model_it_was_is_not_published(command, hub, tm
 
 
 def test_a_folder_that_a_run_writes_into_is_not_published(command, tmp_path):
-    import filelock
-
     make(tmp_path / "model")
     with filelock.FileLock(tmp_path / "model" / ".lock"):
         code, said = command("publish", tmp_path / "model", "user/model")
     assert (code, "A run is writing into" in said) == (2, True)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no locks"), PermissionError(13, "Permission denied")], ids=repr)
+def test_where_it_cannot_be_seen_whether_a_run_writes_a_warning_says_so(tmp_path, monkeypatch, caplog, error):
+    def refuse(self, *args, **kwargs):
+        raise error
+
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with publish.alone_in(tmp_path):
+        assert f"Whether a run is writing into {tmp_path} cannot be seen ({error})" in caplog.text
 
 
 def test_a_recipe_pushes_whole_models_on_its_way_and_the_measured_one_in_the_end(command, hub, tmp_path, strangers):
