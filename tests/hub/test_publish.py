@@ -259,7 +259,9 @@ def test_a_folder_that_a_run_writes_into_is_not_published(command, tmp_path):
     assert (code, "A run is writing into" in said) == (2, True)
 
 
-@pytest.mark.parametrize("error", [NotImplementedError("no locks"), PermissionError(13, "Permission denied")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("no locks"), PermissionError(13, "Permission denied")], ids=repr
+)
 def test_where_it_cannot_be_seen_whether_a_run_writes_a_warning_says_so(tmp_path, monkeypatch, caplog, error):
     def refuse(self, *args, **kwargs):
         raise error
