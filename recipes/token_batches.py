@@ -8,7 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 # Tokens by which rows with the same longer side may differ on the other and still change places: more of them are more random,
 # and pad more (Multi30k at 4,096 tokens: 2.7 % padding without, 4.4 % with 3, 6.5 % if all may).
@@ -16,7 +19,7 @@ _BLUR = 3.0
 
 
 class TokenBatchSampler(Sampler[list[int]]):
-    """Draw every row once an epoch, in batches of at most `max_tokens` tokens, padding counted.
+    """Draw each row once an epoch, in batches of at most `max_tokens` tokens, padding counted.
 
     Rows are sorted by the length of their longer side, and cut into batches. Each epoch exchanges rows of the same length at
     random, so that a row meets others, but rather with rows whose other side is of like length too; then it shuffles the
@@ -24,7 +27,8 @@ class TokenBatchSampler(Sampler[list[int]]):
     the epoch alone: it is the same on every process, and in a run that goes on.
 
     Processes and accumulation steps take the batches of an update side by side, so that the update is the same however many of
-    each there are; the number of batches is a multiple of theirs, for which the largest are halved.
+    each there are; the number of batches is a multiple of theirs, for which the largest are halved. Where rows are too few for
+    that, as where each batch has a single one, some batches are left out, others in each epoch; a warning says how many.
 
     Args:
         lengths: tokens of each row, (rows,); or of each row's source and target, (rows, 2).
@@ -68,11 +72,18 @@ class TokenBatchSampler(Sampler[list[int]]):
                 f"{len(self.longer)} rows of training data are too few for {update} batches in an update."
             )
         self.sizes = cut_by_tokens(self.longer.sort(descending=True).values.tolist(), budget)
-        _split_to_multiple(self.sizes, update)
+        if -(-len(self.sizes) // update) * update <= len(self.longer):
+            _split_to_multiple(self.sizes, update)
+        self.used = len(self.sizes) // update * update
+        if left_out := len(self.sizes) - self.used:
+            logger.warning(
+                f"{len(self.sizes)} batches are no multiple of the {update} in an update, and {len(self.longer)} rows are too few "
+                f"for more: each epoch leaves out {left_out} of them, others each time."
+            )
 
     def __len__(self) -> int:
         """Batches of this process in an epoch."""
-        return len(self.sizes) // self.world_size
+        return self.used // self.world_size
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
@@ -80,7 +91,7 @@ class TokenBatchSampler(Sampler[list[int]]):
         # The longer side decides; below it the other side does, blurred by a few tokens.
         order = (self.longer * 1e6 + self.difference + _BLUR * mixed).argsort(descending=True)
         batches = [batch.tolist() for batch in order.split(self.sizes)]
-        turns = torch.randperm(len(batches), generator=generator).tolist()
+        turns = torch.randperm(len(batches), generator=generator).tolist()[: self.used]
         for turn in turns[self.rank :: self.world_size]:
             yield batches[turn]
 

@@ -53,6 +53,20 @@ def test_an_update_has_the_same_rows_on_any_number_of_processes(pairs):
     assert updates(1, 8) == updates(2, 4) == updates(4, 2) == updates(8, 1)
 
 
+@pytest.mark.parametrize(("rows", "update"), [(28, 8), (9, 4), (8, 8)])
+def test_batches_that_cannot_be_halved_are_left_out_and_none_is_empty(caplog, rows, update):
+    sampler = TokenBatchSampler([64] * rows, 64, seed=1, accumulation_steps=update)
+    came = []
+    for epoch in range(20):
+        sampler.sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler) == rows // update * update
+        assert all(len(batch) == 1 for batch in batches)
+        came += [row for batch in batches for row in batch]
+    assert set(came) == set(range(rows))
+    assert (f"leaves out {rows % update} of them" in caplog.text) == bool(rows % update)
+
+
 def test_epochs_differ_and_the_same_epoch_does_not(pairs):
     sampler = TokenBatchSampler(pairs, 600, seed=1)
     first = list(sampler)
