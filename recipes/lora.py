@@ -18,7 +18,7 @@ def add_adapters(model: PreTrainedModel, options: StartArguments):
     """Put adapters beside each matrix of the layers, in place; nothing else learns any more.
 
     Raises:
-        ValueError: peft is not installed.
+        ValueError: peft is not installed, or the model has no such matrices.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -27,6 +27,10 @@ def add_adapters(model: PreTrainedModel, options: StartArguments):
             f"lora_rank={options.lora_rank} needs the package peft: pip install 'transformer-theatre[lora]'."
         ) from None
     matrices = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in name]
+    if not matrices:
+        raise ValueError(
+            f"lora_rank={options.lora_rank} has no use: {type(model).__name__} has no matrices for adapters."
+        )
     config = LoraConfig(
         r=options.lora_rank or 0,
         lora_alpha=options.lora_alpha,  # type: ignore[arg-type]  # any number will do
@@ -53,6 +57,16 @@ def same_adapters(model: PreTrainedModel, checkpoint: str | None):
     if then != now:
         ranks = [min((min(shape) for shape in shapes.values()), default=None) for shapes in (now, then)]
         raise ValueError(f"lora_rank={ranks[0]} cannot go on from {checkpoint}, which has lora_rank={ranks[1]}.")
+
+
+def adapter_options(model: nn.Module) -> dict[str, float]:
+    """Return `lora_alpha` and `lora_dropout` of the adapters of a model; nothing, where it has none."""
+    for module in model.modules():
+        if hasattr(module, "lora_alpha"):
+            adapted: Any = module
+            (alpha,), (dropout,) = adapted.lora_alpha.values(), adapted.lora_dropout.values()
+            return {"lora_alpha": float(alpha), "lora_dropout": getattr(dropout, "p", 0.0)}
+    return {}
 
 
 def merge_adapters(model: nn.Module):

@@ -135,9 +135,19 @@ def compare(model: Any, tokenizer: Any, path: Path) -> dict[str, Any]:
 
 
 def load(place: str, auto_class: str, has_tokenizer: bool, **options: Any) -> tuple[Any, Any]:
-    """Load a model in float32, and its tokenizer, as the library does it."""
+    """Load a model in float32, and its tokenizer, as the library does it.
+
+    Raises:
+        ValueError: weights are missing, for which the library would draw random ones, or have no place in the model.
+    """
     loader = getattr(transformers, auto_class)
-    model = loader.from_pretrained(place, trust_remote_code=True, dtype=torch.float32, **options).eval()
+    model, loading = loader.from_pretrained(
+        place, trust_remote_code=True, dtype=torch.float32, output_loading_info=True, **options
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := sorted(map(str, loading[kind])):
+            raise ValueError(f"The weights do not fit {type(model).__name__}: {kind}, first {keys[0]}.")
+    model.eval()
     tokenizer = None
     if has_tokenizer:
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)

@@ -110,10 +110,32 @@ def check_start(start: StartArguments, args: RunArguments, given: dict[str, Any]
         raise ValueError(
             f"tokenizer={given['tokenizer']}: the tokenizer is that of {start.model_name_or_path}; leave it out."
         )
-    if start.lora_rank and args.fsdp_size > 1:
-        raise ValueError(f"lora_rank={start.lora_rank} does not go with fsdp_size={args.fsdp_size}.")
+    if start.lora_rank:
+        check_adapters(start.lora_rank, args)
     if args.predict_with_generate:
         raise ValueError("predict_with_generate translates the validation text, which a language model does not.")
+
+
+def check_adapters(rank: int, args: RunArguments):
+    """Make sure that adapters go with the other options of a run.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if args.fsdp_size > 1:
+        raise ValueError(f"lora_rank={rank} does not go with fsdp_size={args.fsdp_size}.")
+    for name in ("average_last", "average_best", "ema_decay"):
+        if getattr(args, name):
+            raise ValueError(
+                f"lora_rank={rank} does not go with {name}={getattr(args, name)}: two matrices whose product is learnt cannot be "
+                "averaged apart."
+            )
+    strategy = str(getattr(args.hub_strategy, "value", args.hub_strategy))
+    if args.push_to_hub and strategy != "end":
+        raise ValueError(
+            f"lora_rank={rank} does not go with hub_strategy={strategy}: checkpoints hold adapters, which plain models cannot "
+            "load. hub_strategy=end publishes the finished model alone."
+        )
 
 
 def begin_model(

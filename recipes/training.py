@@ -22,7 +22,7 @@ from .division import division_of, why_not
 from .environment import described
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .likelihood import TextSize
-from .lora import merge_adapters
+from .lora import adapter_options, merge_adapters
 from .models import load
 from .publishing_trainer import wish_of
 from .run_arguments import RunArguments
@@ -107,7 +107,7 @@ def begin_output(
     """
     folder, checkpoint = Path(args.output_dir or ""), last_checkpoint(args)
     same_model(model, checkpoint)
-    begun = fingerprint(train, validation, tokenizer, batching(args))
+    begun = fingerprint(train, validation, tokenizer, batching(args, **adapter_options(model)))
     if checkpoint is not None:
         then = check_fingerprint(Path(checkpoint).parent, begun)
         rows = None if isinstance(train, StreamBatches) else len(train)
@@ -147,14 +147,17 @@ def settle_tokens(args: RunArguments, given: dict[str, Any], model: PreTrainedMo
     given["max_tokens_per_batch"] = args.max_tokens_per_batch
 
 
-def batching(args: RunArguments) -> dict[str, Any]:
+def batching(args: RunArguments, lora_alpha: float | None = None, lora_dropout: float = 0.0) -> dict[str, Any]:
     """What decides which rows are in which update, and what else decides how a run goes on: `settings` may change."""
     values = {name: getattr(args, name) for name in _SETTINGS}
     settings = {name: str(getattr(value, "value", value)) for name, value in values.items()}
+    settings["lora_dropout"] = str(lora_dropout)
     order = "tokens" if args.max_tokens_per_batch else str(getattr(args, "train_sampling_strategy", "random"))
     more: dict[str, Any] = {"shuffle_buffer": args.shuffle_buffer} if args.streaming else {}
     if args.bpe_dropout:
         more |= {"bpe_dropout": args.bpe_dropout, "bpe_dropout_sides": args.bpe_dropout_sides}
+    if lora_alpha is not None:
+        more["lora_alpha"] = lora_alpha
     return {
         "seed": args.seed,
         "order of rows": order,
@@ -171,6 +174,7 @@ _SETTINGS = [
     "learning_rate",
     "muon_learning_rate",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
     "warmup_steps",
     "noam_factor",
     "max_steps",
@@ -295,7 +299,7 @@ def train_and_measure(
         trainer_class: what makes the trainer, from the arguments of `TheatreTrainer`.
 
     Returns:
-        The trainer, and what it measured: `train_steps`, `train_loss`, the figures of `RunCounters`, and, given `validation`,
+        The trainer, and what it measured: `train_steps`, the figures of `RunCounters`, and, given `validation`,
         those of the validation set, `eval_nll` (nats per token), `eval_perplexity`, ...
 
     Raises:
@@ -329,14 +333,13 @@ def train_and_measure(
     folder = Path(args.output_dir or "")
     with contextlib.ExitStack() as uncut:
         uncut.enter_context(SIGNALS.held())
-        result = trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint)
         last = f"checkpoint-{trainer.state.global_step}"
         if problem_of(folder / last) is None:  # then nothing is lost: what follows can be done again
             SIGNALS.place = f"after training; the same command with --resume_from_checkpoint true goes on from {last}."
             uncut.close()
         metrics = {
             "train_steps": trainer.state.global_step,
-            "train_loss": trainer.finite.mean(result.training_loss),
             **({} if isinstance(train, StreamBatches) else {"train_rows": len(train)}),
             **trainer.counters.figures(),
             **described(args.device, args.world_size),

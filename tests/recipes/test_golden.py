@@ -134,6 +134,20 @@ def test_weights_that_are_no_numbers_have_no_golden_answer(tmp_path, name):
     assert not (tmp_path / GOLDEN).exists()
 
 
+def test_weights_that_are_missing_are_not_drawn_at_random(translator):
+    weights = load_file(translator / "model.safetensors")
+    lost = next(name for name in weights if name.endswith("fc1.weight"))
+    save_file(
+        {name: tensor for name, tensor in weights.items() if name != lost},
+        translator / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(
+        ValueError, match=f"do not fit TransformerForConditionalGeneration: missing_keys, first {lost}"
+    ):
+        load(str(translator), "AutoModelForSeq2SeqLM", has_tokenizer=True)
+
+
 @pytest.mark.slow
 def test_a_stranger_gives_the_same_answer_to_the_bit_and_says_what_it_cannot_load(translator):
     answer = ask_stranger(translator, translator / GOLDEN)
@@ -151,7 +165,7 @@ def test_a_stranger_gives_the_same_answer_to_the_bit_and_says_what_it_cannot_loa
     layers = translator / "modeling_transformer_layers.py"
     assert "scal" in layers.read_text(encoding="utf-8")
     config = json.loads((translator / "config.json").read_text(encoding="utf-8"))
-    (translator / "config.json").write_text(json.dumps({**config, "norm_first": True}), encoding="utf-8")
+    (translator / "config.json").write_text(json.dumps({**config, "scale_embedding": False}), encoding="utf-8")
     assert not ask_stranger(translator, translator / GOLDEN).passes
 
     shutil.rmtree(translator)

@@ -214,6 +214,28 @@ def test_adapters_learn_alone_and_end_as_a_plain_model(trained, capsys):
     assert measured == pytest.approx([entry["eval_loss"] for entry in log if "eval_loss" in entry][-1], rel=1e-5)
     assert train(trained, "tune.yaml", "lora", "--lora_rank", "3", "--resume_from_checkpoint", "true") == 2
     assert "lora_rank=3 cannot go on from" in capsys.readouterr().err
+    more = ["--lora_rank", "2", "--lora_alpha", "64", "--resume_from_checkpoint", "true"]
+    assert train(trained, "tune.yaml", "lora", *more) == 2
+    assert "its lora_alpha was 16.0, and is 64.0 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--average_last", "2"], "lora_rank=2 does not go with average_last=2"),
+        (["--ema_decay", "0.9"], "lora_rank=2 does not go with ema_decay=0.9"),
+        (
+            ["--push_to_hub", "true", "--hub_model_id", "user/model"],
+            "lora_rank=2 does not go with hub_strategy=every_save",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_adapters_are_neither_averaged_nor_published_apart(trained, capsys, words, message):
+    pytest.importorskip("peft")
+    assert train(trained, "tune.yaml", "refused", "--lora_rank", "2", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (trained / "refused").exists()
 
 
 def test_adapters_need_a_model_to_stand_beside(trained, capsys):
