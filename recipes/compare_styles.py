@@ -97,7 +97,7 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, style
     """Measure the held-back text of a style, in rows as the style's run has them."""
     texts = Dataset.from_dict({"text": style.held_back})
     length, apart = row_length(style.data, model), keeps_apart(style.data, model)
-    rows = encode_blocks(texts, tokenizer, length, apart=apart)
+    rows = encode_blocks(texts, tokenizer, length, stride=style.data.eval_stride, apart=apart)
     return likelihood(negative_log_likelihood(model, tokenizer, rows))["perplexity"]
 
 

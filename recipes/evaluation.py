@@ -7,6 +7,7 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 from transformer_theatre.modeling.progress import progress_bar
 
 from .document_rows import documents_apart
+from .full_rows import stack_rows
 from .likelihood import likelihood_of_rows
 
 
@@ -31,13 +32,13 @@ def negative_log_likelihood(
         rows: `input_ids`, `attention_mask` and `labels`, as `encode_pairs` and `encode_blocks` make them.
     """
     model.eval()
-    collate = DataCollatorForSeq2Seq(tokenizer, model)
+    collate = DataCollatorForSeq2Seq(tokenizer, model) if model.config.is_encoder_decoder else stack_rows
     columns = [name for name in ("input_ids", "attention_mask", "labels", "position_ids") if name in rows.column_names]
     found: list[list[float]] = []
     with progress_bar(len(rows), "scoring", "row") as bar:
         for start in range(0, len(rows), _BATCH):
             part = rows.select(range(start, min(start + _BATCH, len(rows)))).select_columns(columns)
-            batch = collate(list(part)).to(model.device)
+            batch = {name: tensor.to(model.device) for name, tensor in collate(list(part)).items()}
             taken = documents_apart(batch, model.config._attn_implementation)
             logits = model(**taken, use_cache=False).logits.view(*batch["labels"].shape, -1)
             found += likelihood_of_rows(logits, batch["labels"], shifts=not model.config.is_encoder_decoder).tolist()

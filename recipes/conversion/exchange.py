@@ -49,7 +49,10 @@ def _with_biases(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
         return tensors
     with torch.device("meta"):
         biased = type(model)(type(model.config)(**{**model.config.to_dict(), "bias": True}))
-    return {name: tensors.get(name, torch.zeros(value.shape)) for name, value in biased.state_dict().items()}
+    return {
+        name: tensors.get(name, torch.zeros(value.shape, dtype=value.dtype))
+        for name, value in biased.state_dict().items()
+    }
 
 
 def _shapes(model: PreTrainedModel) -> dict[str, torch.Size]:
