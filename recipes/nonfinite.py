@@ -1,6 +1,6 @@
 """Updates whose loss or gradient is no number: the run stops before such an update is made, or skips it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,15 +25,15 @@ class FiniteUpdates:
         names_of: names the rows of a batch, for the message.
 
     Attributes:
-        made: updates since training began or went on.
-        skipped: those that were not made, besides.
+        made: updates since training began or went on, without those that were skipped.
     """
 
     def __init__(self, args: Any, names_of: Callable[[Mapping[str, torch.Tensor]], list[str]]):
         self.args, self.names_of = args, names_of
-        self.made = self.skipped = 0
+        self.made = 0
         self._made_since_log = self._skipped_since_log = 0
-        self._added = torch.zeros(())
+        self._added = self._unread = torch.zeros(())
+        self._losses = 0.0
         self._batches: list[tuple[Mapping[str, torch.Tensor], torch.Tensor]] = []
 
     def add(self, batch: Mapping[str, torch.Tensor], loss: torch.Tensor) -> torch.Tensor:
@@ -58,6 +58,7 @@ class FiniteUpdates:
         if not on_any_process(wrong_losses or wrong_norm, self.args):
             self.made += 1
             self._made_since_log += 1
+            self._unread = self._unread.to(self._added.device) + self._added
             return None
         guilty = [pair for pair in batches if not pair[1].isfinite()] if wrong_losses else batches
         # The gradient is everybody's; a loss belongs to the processes where it went wrong.
@@ -70,21 +71,23 @@ class FiniteUpdates:
     def _names(self, batches) -> list[str]:
         return list(dict.fromkeys(name for batch in batches for name in self.names_of(batch)))
 
-    def skip(self, model: nn.Module, total: torch.Tensor, *, scaled: bool):
-        """Leave no gradient, so that the optimizer does nothing, and take the losses of the update out of their sum.
+    def skip(self, model: nn.Module, total: torch.Tensor, found_inf: Sequence[torch.Tensor] = ()):
+        """See to it that the optimizer does nothing, and take the losses of the update out of their sum.
+
+        Without a gradient it does nothing. fp16's scaler wants gradients to look at, and has looked at them when they were
+        clipped: only what it noted then keeps the optimizer from its update.
 
         Args:
             model: whose gradients are to go.
             total: of the losses that the next line of the log is about; changed in place.
-            scaled: as for `problem`.
+            found_inf: where fp16's scaler notes, for each device, that a gradient was no number.
         """
-        self.skipped += 1
         self._skipped_since_log += 1
         total -= self._added
-        for weight in model.parameters():
-            if scaled and weight.grad is not None:
-                weight.grad.fill_(torch.nan)  # the scaler skips it, and minds if there is nothing to look at
-            else:
+        for found in found_inf:
+            found.fill_(1.0)
+        if not found_inf:
+            for weight in model.parameters():
                 weight.grad = None
 
     def correct(self, logs: dict[str, float]) -> dict[str, float]:
@@ -97,9 +100,19 @@ class FiniteUpdates:
             return {name: value for name, value in logs.items() if name != "loss"}
         return {**logs, "loss": logs["loss"] * (made + skipped) / made}
 
-    def mean(self, loss: float) -> float:
-        """Make a mean loss over all updates, those that were skipped as 0, one over those that were made."""
-        return loss * (self.made + self.skipped) / self.made if self.skipped and self.made else loss
+    @property
+    def losses(self) -> float:
+        """Sum of the losses of the updates that were `made`, on this process."""
+        # Added up on the device meanwhile: reading a number off an accelerator at every step would make it wait.
+        self._losses += float(self._unread)
+        self._unread = torch.zeros(())
+        return self._losses
+
+
+def noted_by(scaler: Any, optimizer: Any) -> list[torch.Tensor]:
+    """Return what fp16's scaler has noted of the gradients of an optimizer, a number for each device: above 0 if one is none."""
+    plain = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
+    return list(scaler._found_inf_per_device(plain).values())
 
 
 def _more(count: int) -> str:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
 from .energy import GpuEnergy, ProcessorEnergy
+from .nonfinite import FiniteUpdates
 from .run_folder import write_json
 from .token_counter import TokenCounter
 from .utilisation import flops_of_tokens, peak_of
@@ -32,6 +33,8 @@ class Totals:
     Args:
         token_sums: as `TokenCounter` has them, of all processes.
         padded: tokens with padding, of all processes.
+        loss_sum: of the losses of updates, each the mean over the processes.
+        updates: that were made.
         seconds: of training, with saving and without evaluation.
         evaluation_seconds: of evaluation while training.
         possible_flops: operations that the devices could have done in the seconds of training.
@@ -42,6 +45,8 @@ class Totals:
 
     token_sums: list[int] = field(default_factory=lambda: [0] * 5)
     padded: int = 0
+    loss_sum: float = 0.0
+    updates: int = 0
     seconds: float = 0.0
     evaluation_seconds: float = 0.0
     possible_flops: float | None = 0.0
@@ -61,6 +66,8 @@ class Totals:
         return Totals(
             [mine + theirs for mine, theirs in zip(self.token_sums, other.token_sums, strict=True)],
             self.padded + other.padded,
+            self.loss_sum + other.loss_sum,
+            times(self.updates, other.updates),
             times(self.seconds, other.seconds),
             times(self.evaluation_seconds, other.evaluation_seconds),
             _sum(self.possible_flops, other.possible_flops),
@@ -89,11 +96,12 @@ class RunCounters(TrainerCallback):
     Args:
         model: that learns.
         tokens: the counter of this process.
+        finite: what knows the losses of this process.
     """
 
-    def __init__(self, model: PreTrainedModel, tokens: TokenCounter):
+    def __init__(self, model: PreTrainedModel, tokens: TokenCounter, finite: FiniteUpdates):
         self.config, self.dtype = model.config, model.dtype
-        self.tokens = tokens
+        self.tokens, self.finite = tokens, finite
         self.earlier = Totals()
         self.is_whole = True
         self._window = Totals()
@@ -161,6 +169,8 @@ class RunCounters(TrainerCallback):
         own = Totals(
             self.tokens.sums,
             self.tokens.padded,
+            self.finite.losses / self._args.world_size,
+            self.finite.made,
             seconds,
             self._evaluation_seconds,
             None if self._peak is None else seconds * self._peak,
@@ -210,6 +220,7 @@ class RunCounters(TrainerCallback):
         }
         if self.is_whole:
             figures |= {
+                "train_loss": totals.loss_sum / max(1, totals.updates),
                 "train_tokens": totals.tokens,
                 "train_seconds": round(totals.seconds, 2),
                 "train_evaluation_seconds": round(totals.evaluation_seconds, 2),

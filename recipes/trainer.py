@@ -24,7 +24,7 @@ from .length_grouping import LengthGroupedSampler
 from .likelihood import TextSize, likelihood, likelihood_of_rows, size_of
 from .metrics import score_texts
 from .noam import noam_schedule
-from .nonfinite import FiniteUpdates
+from .nonfinite import FiniteUpdates, noted_by
 from .optimizers import OPTIMIZERS
 from .publishing_trainer import PublishingTrainer
 from .run_counters import RunCounters
@@ -97,7 +97,7 @@ class TheatreTrainer(PublishingTrainer):
         if self.average is not None:
             self.add_callback(self.average)
         self.finite = FiniteUpdates(args, self._names_of)
-        self.counters = RunCounters(model, self.counter)
+        self.counters = RunCounters(model, self.counter, self.finite)
         self.add_callback(self.counters)
         if args.early_stopping_patience:
             self.add_callback(EarlyStopping(args.early_stopping_patience))
@@ -261,8 +261,8 @@ class TheatreTrainer(PublishingTrainer):
         """
         norm = super()._get_grad_norm(model, grad_norm)
         args: Any = self.args
-        scaled = self.accelerator.scaler is not None
-        problem = self.finite.problem(norm, self.state.global_step + 1, scaled=scaled)
+        scaler = self.accelerator.scaler
+        problem = self.finite.problem(norm, self.state.global_step + 1, scaled=scaler is not None)
         if problem is None:
             return norm
         skipped = self.skipped_updates()
@@ -274,7 +274,8 @@ class TheatreTrainer(PublishingTrainer):
                 "and a number of such updates to skip."
             )
         logger.warning(f"{problem} The update is skipped: {skipped + 1} of skip_nonfinite={args.skip_nonfinite}.")
-        self.finite.skip(model, self._tr_loss, scaled=scaled)
+        found_inf = noted_by(scaler, self.optimizer) if scaler is not None else []
+        self.finite.skip(model, self._tr_loss, found_inf)
         if self.average is not None:
             self.average.skip()
         self.log({"skipped_update": self.state.global_step + 1})

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from transformer_theatre.recipes.checkpoints import problem_of
+from transformer_theatre.recipes.nonfinite import FiniteUpdates, noted_by
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.trainer import TheatreTrainer
 
@@ -116,6 +117,20 @@ def test_a_skipped_update_is_one_that_the_optimizer_does_not_make(run, tmp_path,
     losses = history(tmp_path / "expected", "loss")
     assert history(tmp_path / "skipped", "loss") == [losses[0], *losses[2:]]
     assert metrics["train_loss"] == pytest.approx(sum(losses[:1] + losses[2:]) / 3)
+
+
+def test_fp16s_scaler_makes_no_update_that_is_skipped_when_gradients_were_looked_at_already():
+    model, scaler = torch.nn.Linear(2, 1), torch.amp.GradScaler("cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    before = model.weight.detach().clone()
+    scaler.scale(model(torch.ones(1, 2)).sum()).backward()
+    scaler.unscale_(optimizer)
+    scale = scaler.get_scale()
+    FiniteUpdates(None, lambda batch: []).skip(model, torch.zeros(()), noted_by(scaler, optimizer))
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(model.weight, before)
+    assert scaler.get_scale() == scale / 2
 
 
 def test_a_logged_mean_leaves_skipped_updates_out(run, tmp_path, monkeypatch):

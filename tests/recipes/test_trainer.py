@@ -371,6 +371,10 @@ def test_a_run_in_two_parts_counts_like_one(tmp_path):
     again = resumed.counters.figures()
     for name in ("train_tokens", "train_padding_share"):
         assert again[name] == figures[name]
+    losses = [entry["loss"] for entry in whole.state.log_history if "loss" in entry]
+    assert len(losses) == 6
+    assert figures["train_loss"] == pytest.approx(sum(losses) / 6, abs=1e-4)
+    assert again["train_loss"] == pytest.approx(figures["train_loss"], rel=1e-6)
     assert 1000 < again["train_seconds"] < 1100
     assert again["train_tokens_per_second"] == pytest.approx(figures["train_tokens"] / again["train_seconds"], abs=0.1)
     assert again["train_flops_per_second"] * again["train_seconds"] == pytest.approx(
@@ -406,7 +410,7 @@ def test_where_a_part_was_not_counted_nothing_is_said_of_the_whole(tmp_path):
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     figures = resumed.counters.figures()
     assert figures["train_tokens_per_second"] > 0
-    assert not {"train_tokens", "train_seconds", "train_cpu_energy_joules"} & figures.keys()
+    assert not {"train_loss", "train_tokens", "train_seconds", "train_cpu_energy_joules"} & figures.keys()
 
 
 EVALUATE_ON_THREE = """
