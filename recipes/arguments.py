@@ -152,7 +152,16 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         plain = value is None or isinstance(value, (str, int, float, list, dict))
         given[key] = value if plain else _as_yaml(key, words[key][0]) if key in words else recipe.values[key]
     kept = {key: value for key, value in given.items() if key not in _NOT_RECIPE and value != []}
-    return parsed, {key: value if key == "separator" else without_place(value) for key, value in kept.items()}
+    return parsed, {key: portable(key, value) for key, value in kept.items()}
+
+
+# Options whose values are text, in which a slash is a slash.
+_TEXTS = {"separator", "template", "template_words", "sample_prompts", "labels", "question_words", "intended_use"}
+
+
+def portable(key: str, value: Any) -> Any:
+    """Give the value of an option as recipe.yaml has it: of paths without what says where they lie on this machine."""
+    return value if key in _TEXTS else without_place(value)
 
 
 def without_place(value: Any) -> Any:

@@ -12,7 +12,7 @@ import transformers
 import yaml
 
 from .anchor import verdict
-from .arguments import Recipe, options_of, parse_recipe, without_place
+from .arguments import Recipe, options_of, parse_recipe, portable
 from .pretrained import for_model_of
 from .run_folder import recipe_of, write_json
 from .train import for_text_of, load_recipe, script, train
@@ -170,7 +170,7 @@ def departures(folder: Path, given: dict[str, Any], strict: bool) -> dict[str, A
         strict: the seed counts too.
     """
     there = {
-        key: without_place(value)
+        key: portable(key, value)
         for key, value in yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).items()
     }
     beside = _BESIDE if strict else _BESIDE | {"seed"}

@@ -6,6 +6,7 @@ from transformer_theatre.recipes.arguments import (
     help_text,
     options_of,
     parse_recipe,
+    portable,
     read_recipe,
     shipped_recipes,
     without_place,
@@ -77,6 +78,17 @@ def test_a_recipe_as_it_was_run_does_not_say_where(recipe_file):
     names = ("train_source", "validation_source", "tokenizer", "test_source", "train_target")
     assert [given[name] for name in names] == ["train.de", "val.de", "tokenizer", "test.de", "raw/train.en"]
     assert without_place({"a": ["/x/y", 1, True, None, "wmt/wmt14"]}) == {"a": ["y", 1, True, None, "wmt/wmt14"]}
+
+
+def test_a_slash_in_a_text_is_no_path():
+    words = {"label": {"0": "~no", "1": "/yes"}}
+    for key, text in (
+        ("template", "/{label}/ {text}"),
+        ("template_words", words),
+        ("sample_prompts", ["/a/b", "../c"]),
+    ):
+        assert portable(key, text) == text
+    assert portable("train_text", ["/a/b.txt"]) == ["b.txt"]
 
 
 def test_a_recipe_in_somebodys_home_is_not_named_after_them(recipe_file, monkeypatch):
