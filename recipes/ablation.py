@@ -1,5 +1,6 @@
 """`theatre compare gpt1-ablation`: table 5 of GPT-1 (Radford et al., 2018) at the scale of a model that was pre-trained here."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoConfig
+
+from transformer_theatre.configuration import GPTConfig, LSTMConfig
 
 from .ablation_report import Cell, write_report
 from .arguments import Recipe, options_of, parse_recipe, shipped_recipes
-from .models import check_kind
+from .models import check_kind, check_writes
 from .pretrained import for_model_of
+from .run_folder import write_json
 from .task_kinds import TASKS
 from .task_metrics import TASK_METRICS, Figure
 from .task_splits import metrics_of
@@ -38,8 +43,10 @@ A run that is whole is not trained again, and one that was cut off goes on from 
 finishes what was interrupted."""
 
 _OWN = {"pretrained", "pretrained_lstm", "data_dir", "recipes", "seeds", "output_dir"}
+_KINDS = {"pretrained": GPTConfig.model_type, "pretrained_lstm": LSTMConfig.model_type}
 # What the comparison decides itself.
 _DECIDED = ("seed", "model_name_or_path", "config_name", "lm_loss_weight", "resume_from_checkpoint", "overwrite")
+INPUTS = "inputs.json"  # checksums of what a comparison was made from
 FULL, LSTM = "full", "lstm"
 
 
@@ -91,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
     for name in names:
         for variant, more in variants_of(models[0], models[1]).items():
             runs += planned(name, variant, root, base, [*words, *more], seeds_of(options))
+    same_inputs(base, [load_recipe(name) for name in names], root, dict(zip(_KINDS, models, strict=True)))
     for number, one in enumerate(runs, 1):
         print(f"\n{number} of {len(runs)}: {one.name}, {one.variant}, in {one.folder}")
         finish(one)
@@ -116,6 +124,10 @@ def _model(options: dict[str, list[str]], name: str) -> str | None:
     if model is None:
         return None
     check_kind(model, "AutoModelForCausalLM")
+    check_writes(model)
+    kind = AutoConfig.from_pretrained(model).model_type
+    if kind != _KINDS[name]:
+        raise ValueError(f"--{name} {model} holds a {kind} model, and must hold a {_KINDS[name]}.")
     return str(Path(model).expanduser().resolve()) if is_local(model) else model
 
 
@@ -146,14 +158,44 @@ def planned(name: str, variant: str, root: Path, base: Path, words: Sequence[str
     return runs
 
 
+def same_inputs(base: Path, recipes: Sequence[Recipe], root: Path, models: dict[str, str | None]):
+    """Make sure that what was trained for a comparison was trained from these models and on these rows, and note them.
+
+    Raises:
+        ValueError: one of them is another than it was.
+    """
+    path = base / INPUTS
+    then: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    now = {name: _checksum(Path(model) / "model.safetensors") or model for name, model in models.items() if model}
+    for recipe in recipes:
+        folder = data_folder(recipe, root)
+        now |= {f"{recipe.name}: {name}": _checksum(find_file(folder / name)) for name in data_files(recipe)}
+    if changed := [name for name, checksum in now.items() if then.get(name, checksum) != checksum]:
+        raise ValueError(
+            f"{base} holds a comparison in which {changed[0]} was another one: choose another --output_dir, or delete it."
+        )
+    base.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**then, **now})
+
+
+def _checksum(path: Path) -> str:
+    """Sum up a file; nothing where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+
+
+def data_files(recipe: Recipe) -> list[str]:
+    """Name the files of rows that a recipe reads."""
+    files = [recipe.values.get(f"{split}_file") for split in ("train", "validation", "test")]
+    return [name for file in files if file for name in (file if isinstance(file, list) else [file])]
+
+
 def data_folder(recipe: Recipe, root: Path) -> Path:
     """Find the folder in which the files of a recipe lie: `root`, or one in it.
 
     Raises:
         ValueError: there is none, or more than one.
     """
-    files = [recipe.values.get(f"{split}_file") for split in ("train", "validation", "test")]
-    names = [name for file in files if file for name in (file if isinstance(file, list) else [file])]
+    names = data_files(recipe)
     places = [root, *sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())]
     found = [place for place in places if all(_is_there(place / name) for name in names)]
     if len(found) != 1:

@@ -35,6 +35,8 @@ def load_model(name: str, auto_class: str, **fields: Any) -> PreTrainedModel:
         ValueError: there is no such model, it is of the other kind, or its files are damaged.
     """
     check_kind(name, auto_class)
+    if auto_class == "AutoModelForCausalLM":
+        check_writes(name)
     try:
         model, loading = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True, **fields)
     except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
@@ -47,6 +49,20 @@ def load_model(name: str, auto_class: str, **fields: Any) -> PreTrainedModel:
             )
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return model.to(accelerator or "cpu").eval()
+
+
+def check_writes(name: str):
+    """Make sure that a model predicts text, and was not fine-tuned to answer a task.
+
+    Args:
+        name: a folder that is there, or "user/repository".
+
+    Raises:
+        ValueError: it was.
+    """
+    made = (transformers.AutoConfig.from_pretrained(name).architectures or [""])[0]
+    if made.endswith(("ForSequenceClassification", "ForMultipleChoice")):
+        raise ValueError(f"{name} holds a {made}, which answers a task: use `theatre classify`.")
 
 
 def check_kind(name: str, auto_class: str):

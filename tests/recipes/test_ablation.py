@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from transformer_theatre import GPTConfig, GPTForCausalLM, LSTMConfig, LSTMForCausalLM
+from transformer_theatre import GPTConfig, GPTForCausalLM, GPTForSequenceClassification, LSTMConfig, LSTMForCausalLM
 from transformer_theatre.recipes import ablation
 from transformer_theatre.recipes.ablation import data_folder, task_recipes
 from transformer_theatre.recipes.ablation_report import PAPER, TITLES, Cell, paper_gain, plot, table
@@ -91,6 +91,10 @@ def test_each_recipe_is_trained_in_every_way_once(place, capsys, monkeypatch):
     capsys.readouterr()
     assert compare(place, *words, "--learning_rate", "0.1") == 2
     assert "learning_rate was None, and it would be 0.1 now" in capsys.readouterr().err
+    rows = place / "data" / "two" / "two_test.tsv"
+    rows.write_text(rows.read_text().replace("sun", "star"))
+    assert compare(place, *words) == 2
+    assert "two_test.tsv was another one" in capsys.readouterr().err
 
 
 def cell_of(recipe, variant, right, full):
@@ -143,6 +147,8 @@ def test_the_papers_table_adds_up():
     ("words", "message"),
     [
         (["--pretrained_lstm", "nowhere/at/all"], "There is no model folder nowhere/at/all"),
+        (["--pretrained_lstm", "GPT"], "gpt holds a theatre_gpt model, and must hold a theatre_lstm"),
+        (["--pretrained", "TASK"], "task holds a GPTForSequenceClassification, which answers a task"),
         (["--lm_loss_weight", "0"], "--lm_loss_weight is not for this comparison"),
         (["--recipes", "shakespeare-char/cpu"], "shakespeare-char/cpu is of task language_modeling"),
         (["--recipes", "copa/small"], "lie in no folder of"),
@@ -152,7 +158,9 @@ def test_the_papers_table_adds_up():
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_before_anything_is_trained(place, capsys, words, message):
-    words = [str(place / "one.yaml") if word == "ONE" else word for word in words]
+    GPTForSequenceClassification(GPTConfig(vocab_size=300, **SIZES)).save_pretrained(place / "task")
+    places = {"ONE": "one.yaml", "GPT": "gpt", "TASK": "task"}
+    words = [str(place / places[word]) if word in places else word for word in words]
     assert compare(place, *words) == 2
     assert message in capsys.readouterr().err
     assert not (place / "out").exists()
