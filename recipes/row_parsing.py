@@ -50,6 +50,8 @@ def json_object(line: str, field: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise BadLineError(f"the line is not JSON: {error.msg} at character {error.pos + 1}") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise BadLineError(f"the line is JSON that cannot be read: {str(error).partition(';')[0]}") from error
     if not isinstance(row, dict):
         raise BadLineError(f'the line is {row!r:.40}, not a JSON object such as {{"{field}": "..."}}')
     return row

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Iterator
 
+from .line_reader import BYTE_ORDER_MARK
+
 
 # Lines that are read, sorted by length and worked on together.
 CHUNK = 2000
@@ -16,6 +18,7 @@ def stdin_lines() -> Iterator[str]:
     """
     for number, raw in enumerate(sys.stdin.buffer, 1):
         try:
-            yield raw.decode("utf-8").rstrip("\r\n")
+            line = raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"stdin:{number}: byte {error.start + 1} of the line is no UTF-8.") from None
+        yield line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line

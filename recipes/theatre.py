@@ -12,6 +12,7 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
+from .line_reader import BYTE_ORDER_MARK
 from .signals import StoppedBySignalError
 from .stdin_lines import CHUNK, stdin_lines
 from .strict_parser import StrictParser, whole_number
@@ -192,9 +193,10 @@ def run_generate(arguments: argparse.Namespace) -> int:
 
 def _read_prompt() -> str:
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"stdin: byte {error.start + 1} is no UTF-8.") from None
+    return text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n")
 
 
 def run_classify(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from transformer_theatre.recipes import text_data
+from transformer_theatre.recipes.row_parsing import BadLineError, json_object
 from transformer_theatre.recipes.text_data import is_local, load_documents, load_pairs, read_documents, read_pairs
 
 
@@ -419,3 +420,9 @@ def test_a_name_stands_for_the_file_packed_or_unpacked(write, tmp_path):
     write("b.tsv", "x\ty\n")
     assert read_pairs(tmp_path / "a.tsv")["origin"] == ["a.tsv.gz:1"]
     assert read_pairs(tmp_path / "b.tsv.gz")["origin"] == ["b.tsv:1"]
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"text": ' + "9" * 5_000 + "}"], ids=["nested", "digits"])
+def test_json_that_python_cannot_read_is_a_bad_line(line):
+    with pytest.raises(BadLineError, match="the line is JSON that cannot be read"):
+        json_object(line, "text")

@@ -15,7 +15,8 @@ import yaml
 
 from transformer_theatre.recipes.checkpoints import write_manifest
 from transformer_theatre.recipes.run_arguments import RunArguments
-from transformer_theatre.recipes.theatre import main
+from transformer_theatre.recipes.stdin_lines import stdin_lines
+from transformer_theatre.recipes.theatre import _read_prompt, main
 from transformer_theatre.recipes.training import last_checkpoint
 
 
@@ -115,6 +116,13 @@ def test_a_model_folder_does_not_say_where_it_was_made(trained):
     assert [(path, word) for path in files for word in unsaid if word in path.read_bytes()] == []
     recipe = yaml.safe_load((trained / "gpt" / "recipe.yaml").read_text(encoding="utf-8"))
     assert recipe["train_text"] == ["play.txt"]
+
+
+def test_a_byte_order_mark_on_stdin_is_no_text(stdin):
+    stdin("\ufeffein hund\r\nkatze\r\n".encode())
+    assert list(stdin_lines()) == ["ein hund", "katze"]
+    stdin("\ufeffein hund\r\nkatze".encode())
+    assert _read_prompt() == "ein hund\nkatze"
 
 
 def test_lines_in_are_lines_out(trained, stdin, capsys):
