@@ -203,6 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in ("samples", "tokens", "words", "pieces"):
             if given[name] < 1:
                 raise ValueError(f"--{name} {given[name]} must be 1 or more.")
+        if given["seed"] < 0:
+            raise ValueError(f"--seed {given['seed']} must be 0 or more.")
+        if output is not None and not output.parent.is_dir():
+            raise ValueError(f"--output {output}: there is no folder {output.parent}.")
         figures = compare(base, [read_style(run, data_dir) for run in runs], **given)
     except ValueError as error:
         print(f"compare_styles: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """What a recipe says of where a language model starts from, and of how it writes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from transformer_theatre.modeling.text_batches import check_options
 
@@ -36,6 +36,11 @@ class StartArguments:
             ValueError: an option is out of its range, or does not go with another.
         """
         if self.lora_rank is None:
+            for part in fields(self):
+                if part.name.startswith("lora_") and getattr(self, part.name) != part.default:
+                    raise ValueError(
+                        f"{part.name}={getattr(self, part.name)} needs lora_rank: without it all weights learn."
+                    )
             return
         if self.model_name_or_path is None:
             raise ValueError(f"lora_rank={self.lora_rank} needs model_name_or_path: there is nothing yet to add to.")

@@ -94,6 +94,13 @@ def template_of(text: str | None, words: Any) -> Template | None:
         if words is not None:
             raise ValueError("template_words need a template that names their fields.")
         return None
+    for field, values in (words or {}).items():
+        for value, word in values.items():
+            if isinstance(word, bool) or not isinstance(word, (str, int, float)):
+                raise ValueError(
+                    f"template_words has {word!r} for {value!r} of {field!r}, which is no word: put it in quotes, as 'yes', 'no' and "
+                    "'null' have to be in YAML."
+                )
     named = {
         field: {str(value): str(word) for value, word in values.items()} for field, values in (words or {}).items()
     }

@@ -107,7 +107,8 @@ def begin_output(
     """
     folder, checkpoint = Path(args.output_dir or ""), last_checkpoint(args)
     same_model(model, checkpoint)
-    begun = fingerprint(train, validation, tokenizer, batching(args, **adapter_options(model)))
+    source = {name: given[name] for name in ("model_name_or_path", "config_name") if name in given}
+    begun = fingerprint(train, validation, tokenizer, batching(args, **adapter_options(model)) | source)
     if checkpoint is not None:
         then = check_fingerprint(Path(checkpoint).parent, begun)
         rows = None if isinstance(train, StreamBatches) else len(train)

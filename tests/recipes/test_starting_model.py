@@ -97,6 +97,9 @@ def test_dropout_may_be_another_and_the_architecture_not(trained, capsys):
         (["--tokenizer", "character"], "the tokenizer is that of"),
         (["--model_name_or_path", str(trained / "nowhere")], "There is no model folder"),
         (["--sample_prompts", "day " * 40], "learned positions"),
+        (["--eval_stride", "32"], "eval_stride=32 must be less than row_length=32"),
+        (["--lora_alpha", "99"], "lora_alpha=99.0 needs lora_rank"),
+        (["--lora_dropout", "7"], "lora_dropout=7.0 needs lora_rank"),
         (["--temperature", "-1"], "temperature=-1.0 must be 0"),
     ):
         assert train(trained, "tune.yaml", "wrong", *options) == 2
@@ -175,7 +178,7 @@ def stopped(monkeypatch, step):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["all weights", "LoRA"])
-def test_a_run_that_goes_on_ends_where_an_uninterrupted_one_does(trained, monkeypatch, lora):
+def test_a_run_that_goes_on_ends_where_an_uninterrupted_one_does(trained, monkeypatch, capsys, lora):
     if lora:
         pytest.importorskip("peft")
     options = ["--lora_rank", "2", "--lora_dropout", "0.1"] if lora else []
@@ -186,6 +189,9 @@ def test_a_run_that_goes_on_ends_where_an_uninterrupted_one_does(trained, monkey
     assert train(trained, "tune.yaml", f"parts{lora}", *options, "--resume_from_checkpoint", "true") == 0
     one, other = weights(trained / f"whole{lora}"), weights(trained / f"parts{lora}")
     assert all(torch.equal(one[name], other[name]) for name in one)
+    more = [*options, "--resume_from_checkpoint", "true", "--model_name_or_path", str(trained / f"whole{lora}")]
+    assert train(trained, "tune.yaml", f"parts{lora}", *more) == 2
+    assert f"its model_name_or_path was base, and is whole{lora} now" in capsys.readouterr().err
 
 
 def test_adapters_learn_alone_and_end_as_a_plain_model(trained, capsys):

@@ -84,6 +84,8 @@ MISTAKES = {
     "format": (["{label:>3}"], "must name a field in each pair of braces"),
     "none": (["text"], "names no field"),
     "words": (["{text}", {"texts": {"1": "a"}}], "which the template does not name .did you mean 'text'"),
+    "a word that YAML read": (["{label}", {"label": {"0": False}}], "has False for '0' of 'label', which is no word"),
+    "no word": (["{label}", {"label": {"0": None}}], "has None for '0' of 'label', which is no word"),
     "no template": ([None, {"label": {"1": "a"}}], "template_words need a template"),
     "flat": (["{label}", {"label": "good"}], "must map fields to values"),
     "no json": (["{label}", "{label"], "is no JSON object"),
