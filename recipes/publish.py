@@ -96,10 +96,8 @@ def alone_in(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise ValueError(f"A run is writing into {folder}: wait for it.") from None
-        except (
-            NotImplementedError,
-            OSError,
-        ) as error:  # a file system without locks, or a folder that may only be read
+        except (NotImplementedError, OSError) as error:
+            # A file system without locks, or a folder that may only be read.
             logger.warning(
                 f"Whether a run is writing into {folder} cannot be seen ({error}): see to it yourself that none is."
             )

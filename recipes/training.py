@@ -24,6 +24,7 @@ from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_fold
 from .likelihood import TextSize
 from .lora import adapter_options, merge_adapters
 from .models import load
+from .pretrained import SOURCES
 from .publishing_trainer import wish_of
 from .run_arguments import RunArguments
 from .run_folder import begin_folder, check_folder, write_json
@@ -107,7 +108,8 @@ def begin_output(
     """
     folder, checkpoint = Path(args.output_dir or ""), last_checkpoint(args)
     same_model(model, checkpoint)
-    source = {name: given[name] for name in ("model_name_or_path", "config_name") if name in given}
+    # A folder by its last name, which is the same by whatever path it is given.
+    source = {name: Path(given[name]).name for name in SOURCES if given.get(name)}
     begun = fingerprint(train, validation, tokenizer, batching(args, **adapter_options(model)) | source)
     if checkpoint is not None:
         then = check_fingerprint(Path(checkpoint).parent, begun)
