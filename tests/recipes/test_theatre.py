@@ -468,3 +468,36 @@ def test_a_closed_pipe_ends_quietly(trained):
     result = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ, check=False)
     assert "Traceback" not in result.stderr
     assert result.stdout.count("\n") == 1
+
+
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not _HUGE_PAGES.exists() or "[madvise]" not in _HUGE_PAGES.read_text(encoding="ascii"),
+    reason="the system gives huge pages to all programs or to none",
+)
+def test_large_tensors_are_in_huge_pages_unless_the_user_says_no(trained):
+    # Each new tensor of 64 MB is cleared page by page: 15,625 pages of 4 kB, or 31 of 2 MB.
+    code = """
+import resource, sys, transformer_theatre.recipes.theatre as theatre
+theatre.main(["generate", sys.argv[1], "--prompt", "To be", "--max_new_tokens", "1"])
+import torch
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.zeros(16_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {}
+    for given in ({}, {"THP_MEM_ALLOC_ENABLE": "0"}):
+        environment = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"} | given
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(trained / "gpt")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        faults[bool(given)] = int(done.stdout.split()[-1])
+    assert faults[True] > 100_000
+    assert faults[False] < 20_000
