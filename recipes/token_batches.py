@@ -89,7 +89,7 @@ class TokenBatchSampler(Sampler[list[int]]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         mixed = torch.rand(len(self.longer), generator=generator, dtype=torch.float64)
         # The longer side decides; below it the other side does, blurred by a few tokens.
-        order = (self.longer * 1e6 + self.difference + _BLUR * mixed).argsort(descending=True)
+        order = (self.longer.double() * 1e6 + self.difference + _BLUR * mixed).argsort(descending=True)
         batches = [batch.tolist() for batch in order.split(self.sizes)]
         turns = torch.randperm(len(batches), generator=generator).tolist()[: self.used]
         for turn in turns[self.rank :: self.world_size]:

@@ -155,7 +155,7 @@ def batching(args: RunArguments, lora_alpha: float | None = None, lora_dropout: 
     values = {name: getattr(args, name) for name in _SETTINGS}
     settings = {name: str(getattr(value, "value", value)) for name, value in values.items()}
     settings["lora_dropout"] = str(lora_dropout)
-    order = "tokens" if args.max_tokens_per_batch else str(getattr(args, "train_sampling_strategy", "random"))
+    order = "by tokens" if args.max_tokens_per_batch else str(getattr(args, "train_sampling_strategy", "random"))
     more: dict[str, Any] = {"shuffle_buffer": args.shuffle_buffer} if args.streaming else {}
     if args.bpe_dropout:
         more |= {"bpe_dropout": args.bpe_dropout, "bpe_dropout_sides": args.bpe_dropout_sides}
