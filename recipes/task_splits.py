@@ -74,6 +74,10 @@ def row_format(task: str, data: TaskDataArguments) -> RowFormat:
     if not least <= len(texts) <= most:
         what = "the context, and two answers or more" if task == "multiple_choice" else " and ".join(names)
         raise ValueError(f"text_fields={' '.join(texts)} must name what task {task} reads: {what}.")
+    if data.label_field in texts:
+        raise ValueError(
+            f"label_field={data.label_field} is one of text_fields={' '.join(texts)}: the answer would be read."
+        )
     if data.question_field and task != "multiple_choice":
         raise ValueError(f"question_field={data.question_field} is for task multiple_choice, and this is {task}.")
     if data.labels and task == "multiple_choice":
@@ -106,9 +110,9 @@ def read_splits(task: str, data: TaskDataArguments, names: Sequence[str] = ()) -
     known: list[str] = []
     if answers_with(task, data) == "classes":
         known = list(names) or data.labels or found or class_names(raw["train"])
-        if len(known) < 2:
-            raise ValueError(f"All training rows have the label {known[0]!r}: there is nothing to tell apart.")
     splits = {split: _numbered(rows, task, data, known) for split, rows in raw.items()}
+    if known and len(classes := set(splits["train"]["label"])) < 2:
+        raise ValueError(f"All training rows have the label {known[classes.pop()]!r}: there is nothing to tell apart.")
     return TaskSplits(_with_shares(splits, task, data), known)
 
 

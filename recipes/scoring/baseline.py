@@ -55,21 +55,23 @@ class Baseline:
             self._loaded = self._load()
         return self._loaded
 
+    def written(self, text: PairText, comet: Callable[[Sequence[dict[str, str]]], Statistics] | None) -> Measured:
+        """Measure the outputs that its file holds.
+
+        Raises:
+            ValueError: the file has not a line for each text.
+        """
+        outputs = [line.removesuffix("\n") for line in LineReader(self.path)]
+        if len(outputs) != len(text.texts):
+            raise ValueError(
+                f"{self.path} has {len(outputs):,} lines, and the text {len(text.texts):,}: a file of outputs needs one for each."
+            )
+        return score_outputs(outputs, text, comet)
+
     def on_pairs(
         self, text: PairText, num_beams: int, comet: Callable[[Sequence[dict[str, str]]], Statistics] | None
     ) -> Measured:
-        """Measure it on pairs, by as many beams as the other.
-
-        Raises:
-            ValueError: the file of outputs has not a line for each text.
-        """
-        if self.is_file:
-            outputs = [line.removesuffix("\n") for line in LineReader(self.path)]
-            if len(outputs) != len(text.texts):
-                raise ValueError(
-                    f"{self.path} has {len(outputs):,} lines, and the text {len(text.texts):,}: a file of outputs needs one for each."
-                )
-            return score_outputs(outputs, text, comet)
+        """Measure the model on pairs, by as many beams as the other."""
         model, tokenizer = self.loaded()
         names = ["source", "target", "origin", *(["references"] if "references" in text.texts.column_names else [])]
         plain = text.pairs.select_columns([name for name in names if name in text.pairs.column_names])

@@ -126,9 +126,12 @@ def _pairs(
     arguments: argparse.Namespace,
     folder: Path | None,
 ) -> dict[str, Any]:
+    # A file that does not fit is refused before the model has written for hours.
+    other = baseline.written(text, comet) if baseline is not None and baseline.is_file else None
     measured = measure_pairs(model, tokenizer, text, comet)
-    outputs, beams = measured.outputs or [], measured.figures["num_beams"]
-    other = baseline.on_pairs(text, beams, comet) if baseline is not None else None
+    outputs = measured.outputs or []
+    if baseline is not None and not baseline.is_file:
+        other = baseline.on_pairs(text, measured.figures["num_beams"], comet)
     main = "bleu" if "bleu" in measured.statistics else next(iter(measured.statistics))
     chrf = sentence_chrf(outputs, text)
     record = {

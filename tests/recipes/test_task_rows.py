@@ -106,6 +106,8 @@ def test_what_is_asked_stands_behind_the_context(tmp_path):
         (["1\ta", "0\t "], {}, "a.tsv:2: the column 2 is empty"),
         (["1\ta", "maybe\tb"], {"labels": ["no", "yes"]}, "a.tsv:2: the label 'maybe' must be one of no, yes"),
         (["1\ta", "1\tb"], {}, "All training rows have the label '1'"),
+        (["yes\ta", "1\tb"], {"labels": ["no", "yes"]}, "All training rows have the label 'yes'"),
+        (["1\ta", "0\tb"], {"text_fields": ["1"]}, "label_field=1 is one of text_fields=1: the answer would be read"),
         (["1\ta"], {"text_fields": ["text"]}, "a.tsv: 'text' must be the number of a column, from 1"),
         (["1\ta"], {"text_fields": ["2", "1"]}, "text_fields=2 1 must name what task classification reads: text"),
         (["1\ta"], {"train_file": ["b.tsv"]}, "There is no file b.tsv. Near names"),
