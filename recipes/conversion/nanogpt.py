@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
+from transformer_theatre.configuration.configuration_gpt import GPTConfig
 from transformer_theatre.modeling.modeling_gpt import GPTForCausalLM
 from transformer_theatre.recipes.tokenization import CHARACTERS, UNKNOWN_TOKEN
 from transformer_theatre.recipes.weights import load_pickled_tensors
@@ -135,15 +136,14 @@ def _read(path: Path) -> Source:
     )
     tensors = {name.removeprefix(_COMPILED): value for name, value in checkpoint["model"].items()}
     load_reference = functools.partial(NanoGPT, config, {name: value.float() for name, value in tensors.items()})
-    if not arguments.get("bias", True):
-        tensors |= _zero_biases(tensors)
     return Source(config, tensors, load_reference, tokenizer, _NO_TOKENIZER)
 
 
-def _zero_biases(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Give the biases that a model without has: rows of a matrix, or width of a norm."""
-    biased = [name for name in tensors if name.endswith(".weight") and (".h." in name or ".ln_f." in name)]
-    return {name.replace(".weight", ".bias"): tensors[name].new_zeros(len(tensors[name])) for name in biased}
+def _to_our_config(config: PreTrainedConfig, tensors: dict[str, torch.Tensor]) -> GPTConfig:
+    """Make our configuration; a model has biases everywhere or nowhere."""
+    ours = to_our_config(config, tensors)
+    ours.bias = "transformer.ln_f.bias" in tensors
+    return ours
 
 
 def _names(config: PreTrainedConfig) -> Names:
@@ -156,6 +156,6 @@ NANOGPT = Format(
     matches=_matches,
     read=_read,
     ours=GPTForCausalLM,
-    to_our_config=to_our_config,
+    to_our_config=_to_our_config,
     names=_names,
 )

@@ -142,6 +142,7 @@ def test_nanogpt_is_gpt_2_with_another_gelu(make_nanogpt, tmp_path, bias):
     source = make_nanogpt(bias=bias)
     assert main(["convert", str(source / "ckpt.pt"), str(tmp_path / "ours")]) == 0
     theirs, ours = _format("nanogpt").read(source).reference, _load(tmp_path / "ours", "gpt2")
+    assert any(name.endswith(".bias") for name in ours.state_dict()) == ours.config.bias == bias
     ids = torch.randint(0, 65, (2, 20))
     with torch.no_grad():
         assert_close(ours(ids).logits, theirs(ids).logits, atol=BOUND, rtol=0)
