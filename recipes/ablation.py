@@ -1,6 +1,5 @@
 """`theatre compare gpt1-ablation`: table 5 of GPT-1 (Radford et al., 2018) at the scale of a model that was pre-trained here."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from .ablation_report import Cell, write_report
 from .arguments import Recipe, options_of, parse_recipe, shipped_recipes
 from .models import check_kind, check_writes
 from .pretrained import for_model_of
+from .publication import Published
 from .run_folder import write_json
 from .task_kinds import TASKS
 from .task_metrics import TASK_METRICS, Figure
@@ -166,7 +166,9 @@ def same_inputs(base: Path, recipes: Sequence[Recipe], root: Path, models: dict[
     """
     path = base / INPUTS
     then: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    now = {name: _checksum(Path(model) / "model.safetensors") or model for name, model in models.items() if model}
+    now = {
+        name: _checksum(*sorted(Path(model).glob("*.safetensors"))) or model for name, model in models.items() if model
+    }
     for recipe in recipes:
         folder = data_folder(recipe, root)
         now |= {f"{recipe.name}: {name}": _checksum(find_file(folder / name)) for name in data_files(recipe)}
@@ -178,9 +180,9 @@ def same_inputs(base: Path, recipes: Sequence[Recipe], root: Path, models: dict[
     write_json(path, {**then, **now})
 
 
-def _checksum(path: Path) -> str:
-    """Sum up a file; nothing where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+def _checksum(*paths: Path) -> str:
+    """Sum up files; nothing where there is none."""
+    return "".join(Published.of(path).sha256[:16] for path in paths if path.is_file())
 
 
 def data_files(recipe: Recipe) -> list[str]:

@@ -47,6 +47,8 @@ def summary(model: Statistics, baseline: Statistics, drawn: np.ndarray) -> dict[
     # As sacrebleu, after Moses: how often the size of a difference departs from its mean by more than the real one's.
     sizes = np.abs(drawn)
     by_chance = int((sizes - sizes.mean() > abs(difference)).sum())
+    # Of two systems that write the same its formula makes the smallest p there is, as no draw departs by more than nothing.
+    chance = (by_chance + 1) / (RESAMPLES + 1) if sizes.any() else 1.0
     better = drawn < 0 if model.lower_is_better else drawn > 0
     low, high = bounds(drawn.tolist())
     return {
@@ -55,7 +57,7 @@ def summary(model: Statistics, baseline: Statistics, drawn: np.ndarray) -> dict[
         "difference": difference,
         "low": low,
         "high": high,
-        "p_value": (by_chance + 1) / (RESAMPLES + 1),
+        "p_value": chance,
         "wins": float(better.mean()),
         "signature": paired_signature(model.signature),
     }

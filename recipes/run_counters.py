@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -144,11 +144,12 @@ class RunCounters(TrainerCallback):
     def load(self, checkpoint: Path):
         """Go on from a checkpoint; call it before training begins."""
         path = checkpoint / COUNTERS_FILE
-        if not path.is_file():
-            logger.warning(f"{path} is missing: tokens, time and energy are those since that checkpoint.")
+        saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if saved.keys() != {"is_whole", *(field.name for field in fields(Totals))}:
+            why = "is of another version" if saved else "is missing"
+            logger.warning(f"{path} {why}: loss, tokens, time and energy are those since that checkpoint.")
             self.is_whole = False
             return
-        saved = json.loads(path.read_text(encoding="utf-8"))
         self.is_whole = saved.pop("is_whole")
         self.earlier = Totals(**saved)
 

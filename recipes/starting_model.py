@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
@@ -67,11 +68,12 @@ def load_starting_model(name: str, auto_class: str, model_args: Any, checkpoint:
                 f"{part.name}={value} cannot be: {name} has {part.name}={getattr(config, part.name)}. Leave it out."
             )
         changed[part.name] = value
+    # Not as it was saved: the small updates of fine-tuning are lost in half precision, which autocast is for.
     if checkpoint is None:
-        model = load_model(name, auto_class, **changed)
+        model = load_model(name, auto_class, dtype=torch.float32, **changed)
     else:
         config.update(changed)
-        model = getattr(transformers, auto_class).from_config(config)
+        model = getattr(transformers, auto_class).from_config(config, dtype=torch.float32)
     if attention := getattr(model_args, "attn_implementation", None):
         model.set_attn_implementation(attention)
     return model

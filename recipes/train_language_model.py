@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,15 +191,15 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
     words = [*overrides, *AS_SAVED]
     (model_args, *_, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
     model, tokenizer = load_saved(folder, AUTO_CLASS, model_args)
-    rows, validation = rows_to_measure(recipe, words, model, tokenizer)
+    validation, cut = text_to_measure(recipe, words, model)
     text_size = size_of(validation["text"])
-    return measure_saved(model, args, tokenizer, stack_rows, rows, text_size=text_size)[1]
+    return measure_saved(model, args, tokenizer, stack_rows, cut(tokenizer), text_size=text_size)[1]
 
 
-def rows_to_measure(
-    recipe: Recipe, overrides: Sequence[str], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Dataset, Dataset]:
-    """Encode the validation text of a recipe as `measure` does; return the rows of tokens, and the text.
+def text_to_measure(
+    recipe: Recipe, overrides: Sequence[str], model: PreTrainedModel
+) -> tuple[Dataset, partial[Dataset]]:
+    """Read the validation text of a recipe; return it, and what cuts it into rows as training does, given a tokenizer.
 
     Raises:
         ValueError: the recipe, an option or the data is wrong.
@@ -206,7 +207,7 @@ def rows_to_measure(
     (_, _, _, data, _), _ = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
     _, validation = read_texts(data)
     length, apart = row_length(data, model), keeps_apart(data, model)
-    return encode_blocks(validation, tokenizer, length, stride=data.eval_stride, apart=apart), validation
+    return validation, partial(encode_blocks, validation, block_size=length, stride=data.eval_stride, apart=apart)
 
 
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:

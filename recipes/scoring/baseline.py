@@ -1,30 +1,24 @@
 """A second system on the same texts, to compare with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from transformer_theatre.configuration.configuration_lstm import LSTMConfig
 from transformer_theatre.recipes.line_reader import LineReader
-from transformer_theatre.recipes.models import load
+from transformer_theatre.recipes.models import check_kind, load, name_of_model
 from transformer_theatre.recipes.paired_bootstrap import differences, summary
 from transformer_theatre.recipes.sentence_statistics import Statistics
 from transformer_theatre.recipes.text_data import is_local
-from transformer_theatre.recipes.tokenization import encode_blocks, encode_pairs
+from transformer_theatre.recipes.tokenization import encode_pairs
 
 from .measure import Measured, measure_pairs, measure_running_text, score_outputs
 from .texts import PairText, RunningText
-
-
-def name_of(model: str) -> str:
-    """Name a model without its place: the folder's own name, or the name on the Hub."""
-    path = Path(model)
-    return path.resolve().name if path.exists() else model
 
 
 class Baseline:
@@ -39,9 +33,9 @@ class Baseline:
     """
 
     def __init__(self, name: str, auto_class: str):
-        self.path = Path(name)
+        self.given, self.path, self.auto_class = name, Path(name), auto_class
         self.is_file = self.path.is_file()
-        self.name = name_of(name)
+        self.name = name_of_model(name)
         if self.is_file and auto_class != "AutoModelForSeq2SeqLM":
             raise ValueError(f"--baseline {name} is a file: of a language model give its folder.")
         if not self.is_file and is_local(name) and not (self.path / "config.json").is_file():
@@ -55,17 +49,48 @@ class Baseline:
             self._loaded = self._load()
         return self._loaded
 
-    def written(self, text: PairText, comet: Callable[[Sequence[dict[str, str]]], Statistics] | None) -> Measured:
-        """Measure the outputs that its file holds.
+    def texts_of(self, texts: Mapping[str, PairText | RunningText]) -> list[str]:
+        """Choose the texts that it can be compared on, before anything is measured: all, or the one that its file is of.
 
         Raises:
-            ValueError: the file has not a line for each text.
+            ValueError: its file has the lines of none of them, or of several; or a row is not for its model.
         """
-        outputs = [line.removesuffix("\n") for line in LineReader(self.path)]
-        if len(outputs) != len(text.texts):
-            raise ValueError(
-                f"{self.path} has {len(outputs):,} lines, and the text {len(text.texts):,}: a file of outputs needs one for each."
+        if not self.is_file:
+            check_kind(self.given, self.auto_class)
+            for text in texts.values():
+                if isinstance(text, RunningText):
+                    self._check_rows(text)
+            return list(texts)
+        lines = sum(1 for _ in LineReader(self.path))
+        sizes = {name: len(text.texts) for name, text in texts.items() if isinstance(text, PairText)}
+        fitting = [name for name, size in sizes.items() if size == lines]
+        if len(fitting) != 1:
+            have = " and ".join(f"{size:,}{f' ({name})' if name else ''}" for name, size in sizes.items())
+            right = (
+                "a file of outputs needs one for each"
+                if not fitting
+                else "name the files of one text in place of a recipe"
             )
+            raise ValueError(f"{self.path} has {lines:,} lines, and the text {have}: {right}.")
+        return fitting
+
+    def _check_rows(self, text: RunningText):
+        config = AutoConfig.from_pretrained(self.given)
+        limit = getattr(config, "max_position_embeddings", None)
+        if limit is not None and text.row_length > limit:
+            raise ValueError(
+                f"--baseline {self.given} takes {limit} tokens, and a row of the text has {text.row_length}: give a recipe with "
+                f"--row_length {limit}."
+            )
+        if text.apart and config.model_type == LSTMConfig.model_type:
+            raise ValueError(
+                f"--baseline {self.given} has no attention to keep the documents of a row apart: give "
+                "--attend_across_documents true."
+            )
+
+    def written(self, text: PairText, comet: Callable[[Sequence[dict[str, str]]], Statistics] | None) -> Measured:
+        """Measure the outputs that its file holds, of a text that `texts_of` has chosen."""
+        outputs = [line.removesuffix("\n") for line in LineReader(self.path)]
         return score_outputs(outputs, text, comet)
 
     def on_pairs(
@@ -79,10 +104,10 @@ class Baseline:
         texts = text.texts.select_columns([name for name in names if name in text.texts.column_names])
         return measure_pairs(model, tokenizer, replace(text, pairs=encoded, texts=texts, num_beams=num_beams), comet)
 
-    def on_running_text(self, text: RunningText, row_length: int) -> tuple[Measured, bool]:
+    def on_running_text(self, text: RunningText) -> tuple[Measured, bool]:
         """Measure it on a running text; say whether its rows are those of the other, which only the same tokenizer makes."""
         model, tokenizer = self.loaded()
-        blocks = encode_blocks(Dataset.from_dict({"text": list(text.documents)}), tokenizer, row_length)
+        blocks = text.cut(tokenizer)
         same = blocks["labels"][:] == text.blocks["labels"][:]
         return measure_running_text(model, tokenizer, replace(text, blocks=blocks)), same
 

@@ -12,12 +12,11 @@ from transformers.utils import logging
 
 from transformer_theatre.recipes.arguments import Recipe
 from transformer_theatre.recipes.environment import hardware, versions
-from transformer_theatre.recipes.evaluation import longest_row
 from transformer_theatre.recipes.model_card import CARD_FILE, EVALUATION_FILE, rewrite_model_card
-from transformer_theatre.recipes.models import load
+from transformer_theatre.recipes.models import load, name_of_model
 from transformer_theatre.recipes.run_folder import check_folder, write_json, write_whole
 
-from .baseline import Baseline, compared, name_of
+from .baseline import Baseline, compared
 from .comet import Comet
 from .lengths import by_length
 from .measure import Measured, measure_pairs, measure_running_text, nats_per_token
@@ -56,16 +55,19 @@ def evaluate(arguments: argparse.Namespace, overrides: Sequence[str] = ()) -> tu
     else:
         named, words = parsed_recipe(recipe, arguments, overrides)
         texts = texts_of_recipe(named, words, arguments, model, tokenizer)
-    found: dict[str, Any] = {"model": name_of(arguments.model), **({"recipe": recipe.name} if recipe else {})}
+    found: dict[str, Any] = {"model": name_of_model(arguments.model), **({"recipe": recipe.name} if recipe else {})}
     found |= {"versions": versions(), "hardware": hardware(model.device)}
+    # What does not fit is refused before the model has written for hours.
+    on = baseline.texts_of(texts) if baseline is not None else []
     tables = []
     with tempfile.TemporaryDirectory() as between:
         comet = Comet(arguments.comet, arguments.comet_python, Path(between)) if arguments.comet else None
         for name, text in texts.items():
+            other = baseline if name in on else None
             if isinstance(text, PairText):
-                record = _pairs(name, text, model, tokenizer, baseline, comet, arguments, folder)
+                record = _pairs(name, text, model, tokenizer, other, comet, arguments, folder)
             else:
-                record = _running(name, text, model, tokenizer, baseline, arguments, folder)
+                record = _running(name, text, model, tokenizer, other, arguments, folder)
             tables.append(table(name, record))
             found = {**found, **record} if not name else {**found, name: record}
     if folder is not None:
@@ -126,12 +128,11 @@ def _pairs(
     arguments: argparse.Namespace,
     folder: Path | None,
 ) -> dict[str, Any]:
-    # A file that does not fit is refused before the model has written for hours.
-    other = baseline.written(text, comet) if baseline is not None and baseline.is_file else None
     measured = measure_pairs(model, tokenizer, text, comet)
-    outputs = measured.outputs or []
-    if baseline is not None and not baseline.is_file:
-        other = baseline.on_pairs(text, measured.figures["num_beams"], comet)
+    outputs, other = measured.outputs or [], None
+    if baseline is not None:
+        beams = measured.figures["num_beams"]
+        other = baseline.written(text, comet) if baseline.is_file else baseline.on_pairs(text, beams, comet)
     main = "bleu" if "bleu" in measured.statistics else next(iter(measured.statistics))
     chrf = sentence_chrf(outputs, text)
     record = {
@@ -143,7 +144,7 @@ def _pairs(
         ),
         "worst": worst_outputs(outputs, text, chrf, arguments.worst),
     }
-    names, drawn = [name_of(arguments.model)], dict[str, np.ndarray]()
+    names, drawn = [name_of_model(arguments.model)], dict[str, np.ndarray]()
     if baseline is not None and other is not None:
         record["comparison"], drawn = compared(baseline.name, measured, other)
         names.append(baseline.name)
@@ -175,8 +176,7 @@ def _running(
     record = {"files": text.files, **measured.figures, "speed": measured.speed, "worst": worst}
     drawn: dict[str, np.ndarray] = {}
     if baseline is not None:
-        length = len(text.blocks[0]["input_ids"]) if len(text.blocks) > 1 else longest_row(model)
-        other, same = baseline.on_running_text(text, length)
+        other, same = baseline.on_running_text(text)
         if same:
             record["comparison"], drawn = compared(baseline.name, measured, other)
         else:

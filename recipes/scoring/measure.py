@@ -116,7 +116,7 @@ def measure_running_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     begun = time.monotonic()
     rows = negative_log_likelihood(model, tokenizer, text.blocks)
     took = time.monotonic() - begun
-    figures = {"rows": len(rows), **likelihood(rows, size_of(text.documents)), "interval_signature": SIGNATURE}
+    figures = {"rows": len(rows), **likelihood(rows, size_of(text.documents["text"])), "interval_signature": SIGNATURE}
     speed = {"seconds": round(took, 3), "tokens_per_second": round(figures["tokens"] / took, 1), **_peak(model.device)}
     nll = statistics_of(rows, lambda total: total[0] / max(1.0, total[1]), lower_is_better=True)
     return Measured(figures, {"nll": nll}, None, speed)

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,25 @@ class RunningText:
 
     Args:
         files: what it is called.
-        documents: of the text.
-        blocks: its tokens in rows.
+        documents: of the text, in the column `text`.
+        cut: `encode_blocks` of these documents, given a tokenizer: rows of the same length, context and masks for any model.
+        blocks: what it makes for the model.
     """
 
     files: list[str]
-    documents: Sequence[str]
+    documents: Dataset
+    cut: partial[Dataset]
     blocks: Dataset
+
+    @property
+    def row_length(self) -> int:
+        """Tokens of a row, at most."""
+        return self.cut.keywords["block_size"]
+
+    @property
+    def apart(self) -> bool:
+        """Whether the documents of a row do not see one another."""
+        return self.cut.keywords.get("apart", False)
 
 
 def recipe_named(arguments: argparse.Namespace) -> Recipe | None:
@@ -118,8 +131,8 @@ def texts_of_files(
     """
     if arguments.text is not None:
         documents = read_documents(arguments.text)
-        blocks = encode_blocks(documents, tokenizer, longest_row(model), stride=arguments.stride)
-        return {"": RunningText([arguments.text.name], documents["text"][:], blocks)}
+        cut = partial(encode_blocks, documents, block_size=longest_row(model), stride=arguments.stride)
+        return {"": RunningText([arguments.text.name], documents, cut, cut(tokenizer))}
     files = [path.name for path in (arguments.source, arguments.target) if path is not None]
     pairs = encode_pairs(read_pairs(arguments.source, arguments.target), tokenizer, max_length=_NO_LIMIT)
     language = arguments.target_language or _language_of_run(Path(arguments.model))
@@ -166,9 +179,9 @@ def texts_of_recipe(
         ValueError: the recipe, an option or a file is wrong, or there is no such text.
     """
     if recipe.task == "language_modeling":
-        blocks, documents = train_language_model.rows_to_measure(recipe, words, model, tokenizer)
+        documents, cut = train_language_model.text_to_measure(recipe, words, model)
         name = name_of_text(*(recipe.values.get(key) for key in ("dataset", "validation_text", "train_text")))
-        return {"validation": RunningText([name], documents["text"][:], blocks)}
+        return {"validation": RunningText([name], documents, cut, cut(tokenizer))}
     parsed, _ = parse_recipe(recipe, words, *train_translation.argument_types(recipe, words))
     data: Any = next(part for part in parsed if isinstance(part, PairDataArguments))
     args: Any = next(part for part in parsed if isinstance(part, RunArguments))

@@ -141,6 +141,27 @@ def test_a_language_model_is_scored_on_a_recipe_or_a_file(runs, tmp_path, capsys
     }
 
 
+@pytest.mark.parametrize(
+    "words", [["--attend_across_documents", "false"], ["--eval_stride", "8"]], ids=["apart", "stride"]
+)
+def test_a_language_model_does_not_differ_from_itself(runs, tmp_path, capsys, words):
+    words = ["shakespeare-char/cpu", "--data_dir", runs, "--train_text", "play.txt", *words]
+    found, _ = _evaluate(capsys, runs / "gpt", *words, "--output_dir", tmp_path, "--baseline", runs / "gpt")
+    row = found["validation"]["comparison"]["figures"]["nll"]
+    assert (row["difference"], row["low"], row["high"], row["wins"], row["p_value"]) == (0, 0, 0, 0, 1)
+
+
+def test_a_file_of_outputs_is_compared_on_the_text_that_it_is_of(run, capsys):
+    found, _ = _evaluate(capsys, run / "one", run / "toy.yaml", "--data_dir", run, "--baseline", run / "val.en")
+    assert "comparison" in found["validation"]
+    assert "comparison" not in found["test"]
+    shutil.copy(run / "val.de", run / "test.de")
+    shutil.copy(run / "val.en", run / "test.en")
+    words = [str(run / "one"), str(run / "toy.yaml"), "--data_dir", str(run), "--baseline", str(run / "val.en")]
+    assert main(["evaluate", *words]) == 2
+    assert "the text 30 (validation) and 30 (test): name the files of one text" in capsys.readouterr().err
+
+
 COMET = """
 class Answer(dict):
     pass
@@ -207,6 +228,11 @@ WRONG = {
         ["{}/one", "{}/test.de", "{}/test.en", "--baseline", "{}/val.en"],
         "has 30 lines, and the text 60",
     ),
+    "short-baseline-of-a-recipe": (
+        ["{}/one", "{}/toy.yaml", "--data_dir={}", "--baseline", "{}/train.en"],
+        "(validation) and 60 (test): a file of outputs needs one for each",
+    ),
+    "baseline-of-another-kind": (["{}/one", "{}/test.de", "{}/test.en", "--baseline", "{}/gpt"], "theatre generate"),
     "gpt-with-file": (["{}/gpt", "{}/play.txt", "--baseline", "{}/val.en"], "of a language model give its folder"),
     "beams-of-a-gpt": (["{}/gpt", "{}/play.txt", "--num_beams", "3"], "--num_beams is for translators"),
     "metric": (["{}/one", "{}/test.de", "{}/test.en", "--metrics", "blue"], "invalid choice: 'blue'"),
