@@ -4,8 +4,10 @@ Radford et al., 2018, "Improving Language Understanding by Generative Pre-Traini
 Radford et al., 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2, `norm_first=True`: normalisation
 before every sub-layer and once more after the last, residual projections that start smaller).
 
-Departures from both: queries, keys and values have a projection each (the same function, written as one matrix there);
-`bias=False` leaves all biases out, as nanoGPT does.
+Departures from both papers:
+
+1. Queries, keys and values have a projection each: the same function, written as one matrix there.
+2. `bias=False` leaves all biases out, as nanoGPT does.
 """
 
 import torch

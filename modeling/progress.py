@@ -18,7 +18,7 @@ def progress_bar(total: int, what: str, unit: str, *, shown: bool = True, initia
     return tqdm(
         total=total,
         desc=what,
-        unit=unit,
+        unit=f" {unit}",
         initial=initial,
         disable=not shown,
         dynamic_ncols=True,

@@ -144,6 +144,13 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         where = f":{recipe.lines[option[1]]}" if option and option[1] in recipe.lines else ""
         raise ValueError(f"{recipe.path}{where}: {error}") from None
     parser.parse_args([*argv, *overrides])
+    if "per_device_train_batch_size" in words and (
+        words.get("max_tokens_per_batch") or recipe.values.get("max_tokens_per_batch")
+    ):
+        raise ValueError(
+            f"--per_device_train_batch_size {words['per_device_train_batch_size'][0]} has no use beside max_tokens_per_batch: batches "
+            "are filled by tokens. Leave it out; of fewer --max_tokens_per_batch batches are smaller."
+        )
     parsed = parser.parse_args_into_dataclasses([*argv, *overrides], look_for_args_file=False)
     for key in given:
         value = next(getattr(part, key) for part in parsed if hasattr(part, key))
@@ -223,7 +230,7 @@ def help_text(recipe: Recipe, types: Sequence[Any], everything: bool) -> str:
                 continue
             default = recipe.values.get(part.name, part.default if part.default is not MISSING else None)
             default = " ".join(map(str, default)) if isinstance(default, list) else default
-            note = " ".join(str(part.metadata.get("help", "")).split())
+            note = " ".join(str(part.metadata.get("help", "")).replace("%%", "%").split())
             lines += [f"  --{part.name} {default if default is not None else ''}".rstrip(), f"      {note}"]
         lines += [""]
     if not everything:

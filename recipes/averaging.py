@@ -50,7 +50,10 @@ def checkpoints_to_average(
     if not steps:
         raise ValueError(f"{folder} holds no whole checkpoint to average.")
     if len(steps) < wanted:
-        logger.warning(f"{folder} holds {len(steps)} whole checkpoints: the average is of these, not of {wanted}.")
+        logger.warning(
+            f"{folder} holds {len(steps)} whole checkpoints: the average is of these, not of {wanted}, and may be the "
+            "worse for the first of them; without --average_last or --average_best the last weights are the model's."
+        )
     if last:
         return [steps[step] for step in sorted(steps)[-last:]]
     name = f"eval_{metric.removeprefix('eval_')}"

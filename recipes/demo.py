@@ -6,6 +6,7 @@ and has a process that cannot import this package load the result and read a dat
 
 import datetime
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from babel.core import default_locale
 from .anchor import verdict
 from .dates import LANGUAGES, date_corpus, describe_corpus, normalize_date_text, render_date, write_corpus
 from .run_folder import check_folder, recipe_of, write_metrics
+from .signals import StoppedBySignalError
 from .train import load_recipe, train
 from .train_translation import Translation, card, draw
 
@@ -68,7 +70,14 @@ def demo(folder: Path, date: str | None = None) -> int:
 
     _heading("2. The rehearsal: training the original Transformer from random weights")
     recipe = load_recipe(RECIPE)
-    run = train(recipe, ["--output_dir", str(folder), "--overwrite", "true", "--data_dir", str(data)])
+    words = ["--output_dir", str(folder), "--data_dir", str(data)]
+    try:
+        run = train(recipe, [*words, "--overwrite", "true"])
+    except StoppedBySignalError as stop:
+        again = f"theatre train {RECIPE} {shlex.join(words)} --resume_from_checkpoint true"
+        raise StoppedBySignalError(
+            stop.number, f"{str(stop).partition(';')[0]}; `theatre demo` begins anew, `{again}` goes on."
+        ) from None
 
     _heading("3. The test: dates that no training example has")
     languages = [example.language for example in corpus["test"]]

@@ -11,12 +11,14 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
+from .arguments import shipped_recipes
 from .card_metadata import measured_on, metadata, name_of_text
 from .card_models import CITATION, architecture, departures, what_it_is
 from .card_procedure import left_out, procedure
 from .card_results import SETS, comparison_rows, figures_of, result_rows, worst_rows
 from .card_tasks import card_task
 from .card_text import escape, fenced, recipe_text
+from .pretrained import SOURCES
 from .run_folder import recipe_of, write_json, write_whole
 from .text_data import is_local
 
@@ -126,6 +128,9 @@ def _rendered(
     task, kind = card_task(recipe.get("task"), model.config), model.config.model_type
     where, what = _place(recipe, place)
     of_recipe = {prefix: evaluation[name] for prefix, name in SETS.items() if name in evaluation}
+    shipped, sources = said["recipe_name"] in shipped_recipes(), [name for name in SOURCES if recipe.get(name)]
+    # A starting model brings its own tokenizer.
+    kind_of_tokenizer = "" if sources else recipe.get("tokenizer", "bpe")
     measured = dict(metrics)
     for prefix, figures in of_recipe.items():
         measured |= {f"{prefix}_{key}": v for key, v in figures.items() if isinstance(v, (int, float, str))}
@@ -134,13 +139,13 @@ def _rendered(
         metadata(task.pipeline_tag, said["name"], recipe, measured, said["languages"], said["base_model"]),
         template_path=str(template_path()),
         title=escape(said["name"]),
-        summary=f"{what_it_is(model.config)}, {'fine-tuned' if said['base'] else 'trained from scratch'}; the recipe "
-        f"started from {escape(said['recipe_name'])} of Transformer Theatre.",
+        summary=f"{what_it_is(model.config)}, {'fine-tuned' if said['base'] else 'trained from scratch'}"
+        + (f"; the recipe started from {escape(said['recipe_name'])} of Transformer Theatre." if shipped else "."),
         start=f"the weights of {escape(said['base'])}" if said["base"] else "random weights",
         architecture=architecture(model.config),
         parameters=model.num_parameters(),
         vocabulary=model.config.vocab_size,
-        tokenizer_kind=_TOKENIZERS.get(recipe.get("tokenizer", "bpe"), "pieces of a tokenizer from elsewhere"),
+        tokenizer_kind=_TOKENIZERS.get(kind_of_tokenizer, "pieces of a tokenizer from elsewhere"),
         seed=recipe.get("seed", 42),
         licence=escape(licence) if licence else None,
         versions={"transformers": escape(metrics.get("train_transformers_version", transformers.__version__))},
@@ -154,6 +159,7 @@ def _rendered(
         data_url=recipe.get("data_url"),
         counts=left_out(metrics, task.rows),
         procedure=procedure(metrics),
+        beginning=f" --{sources[0]} FOLDER_OF/{escape(name_of_text(recipe[sources[0]]))}" if sources else "",
         recipe=fenced(recipe_text(recipe), "yaml"),
         results=_tables(measured, recipe, evaluation),
         intervals=escape(measured["interval_signature"]) if "interval_signature" in measured else None,

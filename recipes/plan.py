@@ -222,7 +222,8 @@ def table(plan: Plan, devices: Sequence[Device], utilisation: float, price: floa
     what = "the run" if plan.args.max_steps > 0 else "1,000 updates"
     lines = [
         "",
-        f"Hours of {what} on {plan.devices} of them, computed for {utilisation:.0%} of their {assumed.precision} peak:",
+        f"Hours of {what} on {plan.devices} of them, computed for {utilisation:.0%} of their {assumed.precision} peak"
+        + (" (--bf16 true has a far higher one):" if assumed.precision == "float32" else ":"),
         f"{'device':<10}  {'memory':>7}  {'fits':>4}  {'hours':>8}  {'device hours':>12}  {'cost':>10}",
     ]
     for device in devices:

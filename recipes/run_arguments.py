@@ -71,6 +71,10 @@ class RunArguments(Seq2SeqTrainingArguments):
     output_dir: str | None = field(
         default=None, metadata={"help": "folder of the run and of its model; default: runs/ and the recipe's name"}
     )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": '"true": go on from the last whole checkpoint in output_dir; or the folder of one of them'},
+    )
     overwrite: bool = field(default=False, metadata={"help": "delete what an earlier run left in output_dir"})
     logging_steps: float = field(default=50, metadata={"help": "optimizer steps between two lines of the log"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})

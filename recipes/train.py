@@ -5,8 +5,10 @@ The same for many processes: `torchrun --nproc_per_node 2 -m transformer_theatre
 
 import importlib
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -81,7 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
-        recipes = "\n".join(f"  {name}" for name in shipped_recipes())
+        tasks: dict[str, list[str]] = {}
+        for name, path in shipped_recipes().items():
+            tasks.setdefault(path.parents[1].name, []).append(name)
+        lines = [f"{task}: {', '.join(names)}" for task, names in tasks.items()]
+        fill = partial(
+            textwrap.fill, width=100, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
+        )
+        recipes = "\n".join(map(fill, lines))
         print(USAGE.format(recipes=recipes))
         return 0 if argv else 2
     recipe, overrides = load_recipe(argv[0]), argv[1:]

@@ -187,7 +187,7 @@ class TheatreTrainer(PublishingTrainer):
         if warmup >= num_training_steps:
             logger.warning(
                 f"The learning rate rises for {warmup} steps, and the run has {num_training_steps}: give fewer "
-                "--warmup_steps, or more --num_train_epochs."
+                f"--warmup_steps, or more {'--max_steps' if args.max_steps > 0 else '--num_train_epochs'}."
             )
         if args.noam_factor is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)

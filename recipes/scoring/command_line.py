@@ -103,5 +103,6 @@ def main(words: Sequence[str]) -> int:
     arguments, overrides = parser().parse_known_args(words)
     found, table = evaluate(arguments, overrides)
     print(table, file=sys.stderr)
-    print(json.dumps(found, indent=2))
+    if not sys.stdout.isatty():  # who watches has the table
+        print(json.dumps(found, indent=2))
     return 0

@@ -27,11 +27,21 @@ def lengths_of(references: References) -> tuple[list[int], str]:
 
 
 def groups_of(lengths: Sequence[int]) -> list[tuple[int, int]]:
-    """Part lengths into neighbouring groups, each with about as many texts: the first and last length of each."""
+    """Part lengths into neighbouring groups, each with about as many texts and no fewer than `LEAST`: the first and last length of each."""
     ordered = np.sort(np.asarray(lengths))
     count = max(1, min(GROUPS, len(ordered) // LEAST))
     # The last length of each group: a length is in one group only.
     ends = sorted({int(ordered[round((number + 1) * len(ordered) / count) - 1]) for number in range(count)})
+    counted = 0
+    for end in ends[:]:
+        upto = int(np.searchsorted(ordered, end, "right"))
+        # What is too few for a group goes to the next; at the end, to the one before.
+        if upto - counted >= LEAST:
+            counted = upto
+        elif end != ends[-1]:
+            ends.remove(end)
+        elif len(ends) > 1:
+            ends.pop(-2)
     starts = [int(ordered[0]), *(int(ordered[ordered > end][0]) for end in ends[:-1])]
     return list(zip(starts, ends, strict=True))
 

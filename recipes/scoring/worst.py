@@ -23,7 +23,7 @@ def sentence_chrf(outputs: list[str], text: PairText) -> list[float]:
 
 
 def worst_outputs(outputs: list[str], text: PairText, scores: list[float], most: int) -> list[dict[str, Any]]:
-    """Return the outputs of the lowest chrF2: `place` (file and line), `number` (from 1), `chrf`, `source`, `references`, `output`.
+    """Return the outputs of the lowest chrF2, but for those that are right: `place` (file and line), `number` (from 1), `chrf`, `source`, `references`, `output`.
 
     Args:
         outputs: of each text.
@@ -32,7 +32,8 @@ def worst_outputs(outputs: list[str], text: PairText, scores: list[float], most:
         most: how many.
     """
     references = as_lists(text.references)
-    order = sorted(range(len(outputs)), key=lambda row: (scores[row], row))[:most]
+    wrong = [row for row, output in enumerate(outputs) if output not in references[row]]
+    order = sorted(wrong, key=lambda row: (scores[row], row))[:most]
     return [
         {
             "place": text.texts[row]["origin"],

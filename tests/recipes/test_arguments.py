@@ -145,6 +145,10 @@ def test_wrong_recipes_name_file_line_and_what_is_right(recipe_file, lines, mess
         (["--label_smoothing_factor", "2"], r"label_smoothing_factor=2.0 must be at least 0, and below 1"),
         (["--generation_num_beams", "0"], r"generation_num_beams=0 must be 1 or more"),
         (["--num_train_epochs", "0", "--max_steps", "-1"], r"num_train_epochs=0.0 must be above 0"),
+        (
+            ["--max_tokens_per_batch", "4096", "--per_device_train_batch_size", "8"],
+            r"--per_device_train_batch_size 8 has no use beside max_tokens_per_batch",
+        ),
         (["--max_length", "0"], r"max_length=0 must be 2 or more"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -1,12 +1,14 @@
 import datetime
 import json
 import re
+import signal
 
 import pytest
 
 from transformer_theatre.recipes.dates import LANGUAGES
 from transformer_theatre.recipes.demo import read_as_a_stranger, todays_date
 from transformer_theatre.recipes.run_folder import begin_folder
+from transformer_theatre.recipes.signals import StoppedBySignalError
 from transformer_theatre.recipes.theatre import main
 
 
@@ -37,6 +39,20 @@ def test_another_run_is_not_taken_for_an_earlier_demo(tmp_path, capsys):
     assert main(["demo", "--output_dir", str(tmp_path)]) == 2
     assert "holds a run of multi30k-de-en/small" in capsys.readouterr().err
     assert (tmp_path / "recipe.yaml").is_file()
+
+
+def test_a_demo_that_was_stopped_says_what_goes_on(tmp_path, capsys, monkeypatch):
+    def stopped(*_):
+        raise StoppedBySignalError(
+            signal.SIGINT, "stopped by SIGINT after step 7, and saved; the same command goes on."
+        )
+
+    monkeypatch.setattr("transformer_theatre.recipes.demo.train", stopped)
+    assert main(["demo", "--output_dir", str(tmp_path / "demo")]) == 130
+    said = capsys.readouterr().err
+    assert "after step 7, and saved; `theatre demo` begins anew" in said
+    assert "theatre train dates/demo --output_dir" in said
+    assert f"--data_dir {tmp_path}/demo-data --resume_from_checkpoint true" in said
 
 
 @pytest.mark.slow

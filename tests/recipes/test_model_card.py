@@ -194,11 +194,23 @@ def test_text_in_code_is_the_text(text):
     assert fenced(f"a\n````\n{text}", "python").startswith("`````python\n")
 
 
+def test_a_fine_tuned_model_says_where_its_tokenizer_is_from_and_how_to_run_it_again(model, tmp_path):
+    recipe = {"task": "translation", "tokenizer": "character", "model_name_or_path": "/home/me/base"}
+    text = _write(tmp_path, model, recipe=recipe, recipe_name="mine/toy")
+    assert "pieces of a tokenizer from elsewhere" in text
+    assert "`theatre train recipe.yaml --data_dir FOLDER --model_name_or_path FOLDER_OF/base` runs it again" in text
+    assert "mine" not in text
+    text = _write(tmp_path, model, recipe={"task": "translation", "tokenizer": "character"}, recipe_name="dates/demo")
+    assert "characters |" in text
+    assert "`theatre train recipe.yaml --data_dir FOLDER` runs it again" in text
+    assert "started from dates/demo of Transformer Theatre" in text
+
+
 def test_departures_are_those_of_the_docstring(model, tmp_path):
     assert "Xavier-uniform" in _write(tmp_path, model)
     gpt = GPTForCausalLM(GPTConfig(vocab_size=50, d_model=16, num_hidden_layers=1, num_attention_heads=2))
     text = _write(tmp_path, gpt, languages=["en"], recipe={"task": "language_modeling"})
-    assert "queries, keys and values have a projection each" in text
+    assert "1. Queries, keys and values have a projection each" in text
     assert "AutoModelForCausalLM" in text
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import hubcard
 import pytest
 import sacrebleu
+from datasets import Dataset
 from sacrebleu.significance import PairedTest
 
+from transformer_theatre.recipes.scoring.texts import PairText
+from transformer_theatre.recipes.scoring.worst import worst_outputs
 from transformer_theatre.recipes.theatre import main
 
 
@@ -118,6 +121,12 @@ def test_the_worst_are_those_of_the_lowest_chrf_and_named_by_their_line(run, cap
         assert (row["source"], row["references"]) == (sources[line - 1], [references[line - 1]])
         assert row["output"] == outputs[line - 1]
         assert f"{row['place']}, chrF2 {row['chrf']:.1f}" in table
+
+
+def test_what_is_right_is_not_among_the_worst():
+    rows = {"source": ["a", "b"], "target": ["One.", "Two."], "origin": ["t:1", "t:2"]}
+    text = PairText([], Dataset.from_dict(rows), Dataset.from_dict(rows), [], None, None)
+    assert [row["place"] for row in worst_outputs(["One.", "Too."], text, [100.0, 40.0], 10)] == ["t:2"]
 
 
 def test_a_language_model_is_scored_on_a_recipe_or_a_file(runs, tmp_path, capsys):

@@ -38,6 +38,18 @@ def test_a_group_scores_what_its_texts_score_alone():
         assert group["texts"] == len(inside)
 
 
+@pytest.mark.parametrize(
+    "sizes", [{5: 30, 6: 16, 9: 4}, {3: 25, 5: 21, 9: 4}, {3: 4, 5: 26, 7: 26, 9: 24}, {1: 5, 2: 5}]
+)
+def test_no_group_is_too_small_for_an_interval(sizes):
+    lengths = [length for length, texts in sizes.items() for _ in range(texts)]
+    found = groups_of(lengths)
+    assert (found[0][0], found[-1][1]) == (min(lengths), max(lengths))
+    inside = [sum(first <= length <= last for length in lengths) for first, last in found]
+    assert sum(inside) == len(lengths)
+    assert min(inside) >= min(LEAST, len(lengths))
+
+
 def test_text_without_spaces_is_measured_in_characters():
     assert lengths_of([["\u732b\u304c", "\u732b"], ["\u72ac"]]) == ([2, 1], "characters")
 
