@@ -245,7 +245,7 @@ def leave_processes():
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 (done), 1 (the run failed) or 2 (the input was wrong)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # Large tensors of a CPU in huge pages, which saves up to a quarter of a step: torch reads this before its first tensor.
+    # Large tensors of a CPU in huge pages, which on one thread saves up to a quarter of a step: torch reads this before its first tensor.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
