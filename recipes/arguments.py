@@ -180,7 +180,10 @@ def without_place(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     placed = value.startswith("~") or PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
-    return PureWindowsPath(value).name if placed or ".." in PureWindowsPath(value).parts else value
+    if not placed and value != "." and ".." not in PureWindowsPath(value).parts:
+        return value
+    name = PureWindowsPath(value).name
+    return Path(value).resolve().name if name in ("", "..") else name
 
 
 def options_of(overrides: Sequence[str]) -> dict[str, list[str]]:

@@ -23,7 +23,7 @@ from .environment import described
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .likelihood import TextSize
 from .lora import adapter_options, merge_adapters
-from .models import load, name_of_model
+from .models import load
 from .pretrained import SOURCES
 from .publishing_trainer import wish_of
 from .run_arguments import RunArguments
@@ -108,7 +108,8 @@ def begin_output(
     """
     folder, checkpoint = Path(args.output_dir or ""), last_checkpoint(args)
     same_model(model, checkpoint)
-    source = {name: name_of_model(given[name]) for name in SOURCES if given.get(name)}
+    # A folder by its last name, which is the same by whatever path it is given.
+    source = {name: Path(given[name]).name for name in SOURCES if given.get(name)}
     begun = fingerprint(train, validation, tokenizer, batching(args, **adapter_options(model)) | source)
     if checkpoint is not None:
         then = check_fingerprint(Path(checkpoint).parent, begun)
