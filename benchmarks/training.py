@@ -3,8 +3,9 @@
     python benchmarks/training.py FOLDER [--threads 2] [--rounds 3] [--steps 40]
 
 FOLDER holds Multi30k (train.de.gz, train.en.gz). What is counted is real tokens, source and target, a second, without padding; models
-are of `multi30k-de-en/small`, ours by its optimizer, Muon, and by AdamW, which is theirs. Ratios of medians over the rounds go to
-benchmarks/results/training.json.
+are of `multi30k-de-en/small`, ours by its optimizer, Muon, and by AdamW, which is theirs. Each is timed in a process of its own:
+ours with the huge pages that `theatre` asks for (THP_MEM_ALLOC_ENABLE=1), and without; the other without, as it comes. Ratios of
+medians over the rounds go to benchmarks/results/training.json.
 """
 
 import argparse

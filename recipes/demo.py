@@ -74,10 +74,10 @@ def demo(folder: Path, date: str | None = None) -> int:
     try:
         run = train(recipe, [*words, "--overwrite", "true"])
     except StoppedBySignalError as stop:
-        again = f"theatre train {RECIPE} {shlex.join(words)} --resume_from_checkpoint true"
-        raise StoppedBySignalError(
-            stop.number, f"{str(stop).partition(';')[0]}; `theatre demo` begins anew, `{again}` goes on."
-        ) from None
+        again = "--resume_from_checkpoint true"
+        ways = f"`theatre demo` begins anew, `theatre train {RECIPE} {shlex.join(words)} {again}`"
+        # Where nothing is saved the message promises nothing.
+        raise StoppedBySignalError(stop.number, str(stop).replace(f"the same command with {again}", ways)) from None
 
     _heading("3. The test: dates that no training example has")
     languages = [example.language for example in corpus["test"]]

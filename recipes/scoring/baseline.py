@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import transformers
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from transformer_theatre.configuration.configuration_lstm import LSTMConfig
 from transformer_theatre.recipes.line_reader import LineReader
 from transformer_theatre.recipes.models import check_kind, load, name_of_model
 from transformer_theatre.recipes.paired_bootstrap import differences, summary
@@ -40,13 +39,12 @@ class Baseline:
             raise ValueError(f"--baseline {name} is a file: of a language model give its folder.")
         if not self.is_file and is_local(name) and not (self.path / "config.json").is_file():
             raise ValueError(f"--baseline {name}: There is no model folder of this name, and no file of outputs.")
-        self._load = partial(load, name, auto_class)
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return model and tokenizer, loaded when first asked for: the memory that the other model takes is its own."""
         if self._loaded is None:
-            self._loaded = self._load()
+            self._loaded = load(self.given, self.auto_class)
         return self._loaded
 
     def texts_of(self, texts: Mapping[str, PairText | RunningText]) -> list[str]:
@@ -76,13 +74,14 @@ class Baseline:
 
     def _check_rows(self, text: RunningText):
         config = AutoConfig.from_pretrained(self.given)
+        model_class = getattr(transformers, self.auto_class)._model_mapping[type(config)]
         limit = getattr(config, "max_position_embeddings", None)
         if limit is not None and text.row_length > limit:
             raise ValueError(
                 f"--baseline {self.given} takes {limit} tokens, and a row of the text has {text.row_length}: give a recipe with "
                 f"--row_length {limit}."
             )
-        if text.apart and config.model_type == LSTMConfig.model_type:
+        if text.apart and not model_class._supports_sdpa:
             raise ValueError(
                 f"--baseline {self.given} has no attention to keep the documents of a row apart: give "
                 "--attend_across_documents true."

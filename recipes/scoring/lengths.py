@@ -32,16 +32,14 @@ def groups_of(lengths: Sequence[int]) -> list[tuple[int, int]]:
     count = max(1, min(GROUPS, len(ordered) // LEAST))
     # The last length of each group: a length is in one group only.
     ends = sorted({int(ordered[round((number + 1) * len(ordered) / count) - 1]) for number in range(count)})
-    counted = 0
-    for end in ends[:]:
+    kept, counted = [], 0
+    for end in ends:
         upto = int(np.searchsorted(ordered, end, "right"))
-        # What is too few for a group goes to the next; at the end, to the one before.
         if upto - counted >= LEAST:
+            kept.append(end)
             counted = upto
-        elif end != ends[-1]:
-            ends.remove(end)
-        elif len(ends) > 1:
-            ends.pop(-2)
+    # What is too few for a group has gone to the next; at the end, it goes to the one before.
+    ends = [*kept[:-1], ends[-1]]
     starts = [int(ordered[0]), *(int(ordered[ordered > end][0]) for end in ends[:-1])]
     return list(zip(starts, ends, strict=True))
 

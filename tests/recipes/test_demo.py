@@ -44,7 +44,8 @@ def test_another_run_is_not_taken_for_an_earlier_demo(tmp_path, capsys):
 def test_a_demo_that_was_stopped_says_what_goes_on(tmp_path, capsys, monkeypatch):
     def stopped(*_):
         raise StoppedBySignalError(
-            signal.SIGINT, "stopped by SIGINT after step 7, and saved; the same command goes on."
+            signal.SIGINT,
+            "stopped by SIGINT after step 7, and saved; the same command with --resume_from_checkpoint true goes on.",
         )
 
     monkeypatch.setattr("transformer_theatre.recipes.demo.train", stopped)
