@@ -32,6 +32,7 @@ from .modeling_layers import (
     MultiHeadAttention,
     TheatrePreTrainedModel,
     check_positions,
+    next_tokens,
     positions_of,
 )
 from .text_continuation import TextContinuation
@@ -194,7 +195,8 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin, TextContinuation):
             position_ids: (batch, positions).
             past_key_values: keys and values of earlier tokens.
             inputs_embeds: (batch, positions, d_model).
-            labels: token ids, (batch, positions), the same as `input_ids`: the shift happens here; -100 is ignored.
+            labels: token ids, (batch, positions), the same as `input_ids`, or one more, which the last position predicts: the
+                shift happens here; -100 is ignored.
             use_cache: return `past_key_values` for the next tokens.
             logits_to_keep: logits of the last so many positions only, or of the positions a tensor lists; 0: of all.
             **kwargs: as in `GPTModel.forward`; `num_items_in_batch` (the tokens that the loss is divided by) and
@@ -213,7 +215,8 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin, TextContinuation):
         logits_BTV = self.lm_head(outputs.last_hidden_state[:, kept])
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits_BTV, labels, self.config.vocab_size, **kwargs)
+            shifted = {"shift_labels": next_tokens(labels, logits_BTV.shape[1]), **kwargs}
+            loss = self.loss_function(logits_BTV, labels, self.config.vocab_size, **shifted)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits_BTV,

@@ -315,6 +315,25 @@ def shift_right(labels: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
     return shifted_BT.masked_fill(shifted_BT == -100, config.pad_token_id)
 
 
+def next_tokens(labels: torch.Tensor, positions: int) -> torch.Tensor:
+    """Return what each position of a causal model is to predict, (batch, positions); -100: nothing.
+
+    Args:
+        labels: token ids: those of the positions, (batch, positions), of which the last then predicts nothing; or one more,
+            (batch, positions + 1).
+        positions: that have logits.
+
+    Raises:
+        ValueError: there are other than so many labels.
+    """
+    if not positions <= labels.shape[-1] <= positions + 1:
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)} do not go with logits of {positions} positions: each row has one label for "
+            "each token, and one more where the last position is to predict too."
+        )
+    return nn.functional.pad(labels[:, 1:], (0, positions + 1 - labels.shape[-1]), value=-100)
+
+
 __all__ = [
     "AddAndNorm",
     "FeedForward",
@@ -325,6 +344,7 @@ __all__ = [
     "check_memory",
     "check_positions",
     "eager_attention_forward",
+    "next_tokens",
     "positions_of",
     "shift_right",
 ]

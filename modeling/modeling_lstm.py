@@ -38,7 +38,7 @@ from transformer_theatre.configuration.configuration_lstm import LSTMConfig
 
 from .cache_names import by_library_name, cache_of, takes_cache_by_both_names
 from .modeling_fine_tuning import MultipleChoice, SequenceClassification, TaskModel
-from .modeling_layers import shift_right
+from .modeling_layers import next_tokens, shift_right
 from .modeling_lstm_layers import LSTMDecoder, LSTMEncoder, LSTMEncoderOutput, LSTMPreTrainedModel
 from .text_continuation import TextContinuation
 from .text_to_text import TextToText
@@ -250,7 +250,8 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin, TextContinuation):
             attention_mask: 1 at real tokens, 0 at padding, (batch, past + positions); None: every token is real.
             past_key_values: states of earlier tokens.
             inputs_embeds: token embeddings in place of `input_ids`, (batch, positions, hidden_size).
-            labels: token ids, (batch, positions), the same as `input_ids`: the shift happens here; -100 is ignored.
+            labels: token ids, (batch, positions), the same as `input_ids`, or one more, which the last position predicts: the
+                shift happens here; -100 is ignored.
             use_cache: return `past_key_values` for the next tokens; they are read one by one then.
             logits_to_keep: logits of the last so many positions only, or of the positions a tensor lists; 0: of all.
             **kwargs: `output_hidden_states`; `num_items_in_batch` (the tokens that the loss is divided by) and
@@ -269,7 +270,8 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin, TextContinuation):
         logits_BTV = self.lm_head(outputs.last_hidden_state[:, kept])
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits_BTV, labels, self.config.vocab_size, **kwargs)
+            shifted = {"shift_labels": next_tokens(labels, logits_BTV.shape[1]), **kwargs}
+            loss = self.loss_function(logits_BTV, labels, self.config.vocab_size, **shifted)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits_BTV,

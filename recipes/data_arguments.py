@@ -165,7 +165,7 @@ class TextDataArguments:
         default=None,
         metadata={
             "help": "tokens from one row of the validation text to the next; with fewer than row_length rows overlap, and each "
-            "token is predicted from at least row_length - eval_stride before it; default: as many as there can be"
+            "token is predicted from more than row_length - eval_stride before it; default: row_length, no overlap"
         },
     )
 

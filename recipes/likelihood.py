@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from transformer_theatre.modeling.modeling_layers import next_tokens
+
 from .bootstrap import interval
 
 
@@ -23,10 +25,11 @@ def likelihood_of_rows(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, shi
     Args:
         logits_BTV: of the model.
         labels_BT: token ids, -100 ignored.
-        shifts: True where the model predicts the token after each position, False where labels are aligned with the logits.
+        shifts: True where the model predicts the token after each position (see `next_tokens`), False where labels are aligned
+            with the logits.
     """
     if shifts:
-        logits_BTV, labels_BT = logits_BTV[:, :-1], labels_BT[:, 1:]
+        labels_BT = next_tokens(labels_BT, logits_BTV.shape[1])
     nll_BT = nn.functional.cross_entropy(logits_BTV.float().mT, labels_BT, reduction="none")
     # Apple's devices have no float64.
     kind = torch.float32 if nll_BT.device.type == "mps" else torch.float64

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from transformer_theatre.modeling.modeling_layers import next_tokens
+
 
 # Numbers of a block of logits: on a CPU 1 MiB of float32, which stays in the cache while it is worked on.
 _BLOCK, _BLOCK_OF_AN_ACCELERATOR = 2**18, 2**26
@@ -64,8 +66,8 @@ class SmoothedLoss:
 
     Args:
         epsilon: share of the probability spread over the vocabulary; 0: none, the plain negative log-likelihood.
-        shifts: True where the model predicts the token after each position (a causal head), False where labels are aligned
-            with the logits.
+        shifts: True where the model predicts the token after each position (a causal head, see `next_tokens`), False where
+            labels are aligned with the logits.
     """
 
     def __init__(self, epsilon: float, shifts: bool):
@@ -80,7 +82,7 @@ class SmoothedLoss:
         logits_BTV = outputs["logits"]
         if self.shifts:
             # Labels are moved, not logits cut: a copy of those would be large.
-            labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+            labels = next_tokens(labels, logits_BTV.shape[1])
         total = _SmoothedCrossEntropy.apply(
             logits_BTV.flatten(0, 1), labels.flatten().to(logits_BTV.device), self.epsilon
         )

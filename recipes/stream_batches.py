@@ -200,10 +200,12 @@ class StreamBatches(Dataset):
 
     def _cut(self, encoded: list[tuple[Any, Features]], ended: bool) -> list[list[tuple[Any, Features]]]:
         """Cut rows into batches; what does not fill one goes back into the buffer, unless the epoch ends."""
-        lengths = [[len(features[name]) for name in ("input_ids", "labels")] for _, features in encoded]
+        # A model does not read the last label of running text.
+        sides = ("input_ids", "labels")[: self.rows.sides]
+        lengths = [[len(features[name]) for name in sides] for _, features in encoded]
         order = list(range(len(encoded)))
         if self.max_tokens or self.grouped:
-            order.sort(key=lambda row: (-max(lengths[row]), lengths[row][1] - lengths[row][0]))
+            order.sort(key=lambda row: (-max(lengths[row]), lengths[row][-1] - lengths[row][0]))
         longer = [max(lengths[row]) for row in order]
         budget = self.max_tokens // self.rows.sides if self.max_tokens else 0
         if budget:

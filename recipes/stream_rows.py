@@ -136,13 +136,13 @@ class PackedRow(NamedTuple):
     """A full row of running text."""
 
     origin: str  # where its text begins, or a little before
-    tokens: bytes  # int32
+    tokens: bytes  # int32, one more than a model reads
 
 
 class PackedRows:
     """Documents one after the other, an end token before the first and after each, cut into rows of the same length.
 
-    Neighbouring rows share a token, as in `encode_blocks`: each token is predicted once. Nothing is padded: what does not
+    As in `encode_blocks`, each token is predicted once, the first of a row by the row before. Nothing is padded: what does not
     fill a row any more at the end of an epoch is the beginning of the first row of the next.
 
     Args:
@@ -194,7 +194,7 @@ class PackedRows:
         return {"text": self.text.place(), "waiting": waiting, "origin": self._origin}
 
     def __next__(self) -> PackedRow:
-        while len(self._waiting) < self.length:
+        while len(self._waiting) <= self.length:
             rows: list[TextRow] = []
             size = 0
             # Some at once, which is faster.
@@ -204,19 +204,19 @@ class PackedRows:
             if not rows:
                 raise StopIteration
             self._add(rows)
-        full = PackedRow(self._origin, np.array(self._waiting[: self.length], dtype=np.int32).tobytes())
-        del self._waiting[: self.length - 1]
+        full = PackedRow(self._origin, np.array(self._waiting[: self.length + 1], dtype=np.int32).tobytes())
+        del self._waiting[: self.length]
         return full
 
     def encode(self, rows: Sequence[PackedRow]) -> list[tuple[PackedRow, Features]]:
-        """Make labels: all tokens but the first, which the row before has predicted."""
+        """Make labels: all tokens but the first, which the row before has predicted; the last is a label only."""
         encoded = []
         for row in rows:
             tokens = np.frombuffer(row.tokens, dtype=np.int32)
-            ids = tokens.tolist()
-            features = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [IGNORED, *ids[1:]]}
+            ids, labels = tokens[:-1].tolist(), [IGNORED, *tokens[1:].tolist()]
+            features = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
             if self.apart:
-                features["position_ids"] = positions_in_documents(tokens, self.end).tolist()
+                features["position_ids"] = positions_in_documents(tokens[:-1], self.end).tolist()
             encoded.append((row, features))
         return encoded
 

@@ -175,31 +175,30 @@ def encode_blocks(
 
     The documents are put in a row. Where there are several, the end token comes before the first and after each, so that
     every document begins and ends alike. Of a single one, nothing comes before its first token, which is therefore the
-    only one that is never predicted. Neighbouring blocks share at least a token, since a model predicts all tokens of a
-    block but the first. All blocks are full, and none is padded: the last one reaches back as far as it needs to. Only a text
-    that is shorter than a block makes a shorter one.
+    only one that is never predicted. The last token of a block predicts the first one of the next, which is therefore its last
+    label. All blocks are full, and none is padded: the last one reaches back as far as it needs to. Only a text that is
+    shorter than a block makes a shorter one.
 
     Args:
         dataset: column `text`.
         tokenizer: its own special tokens are not added.
-        block_size: tokens in a block: at most the positions of the model.
-        stride: tokens from the beginning of one block to that of the next. None: `block_size - 1`, the most there can be.
-            Less gives predictions more context: the first `block_size - stride` tokens of a block were predicted before.
+        block_size: tokens that a model reads of a block: at most its positions.
+        stride: tokens from the beginning of one block to that of the next. None: `block_size`, the most there can be. Less
+            gives predictions more context: of a block, what its first `block_size - stride` tokens predict was predicted before.
         apart: add `position_ids`, by which the documents of a block do not see one another; see `documents_apart`.
 
     Returns:
-        Columns `input_ids`, `attention_mask`, `labels` and `length` (tokens). The labels are the ids, to be shifted by the
-        model, but -100 where a token is not predicted in this block: those that are not -100 are all tokens, once.
+        Columns `input_ids`, `attention_mask`, `labels` and `length` (tokens). The labels are the ids and the token after them, to
+        be shifted by the model, see `next_tokens`; -100 where a token is not predicted in this block: those that are not -100
+        are all tokens, once.
 
     Raises:
         ValueError: the sizes do not fit, the text has fewer than two tokens, or several documents meet a tokenizer
             without end token.
     """
-    stride = block_size - 1 if stride is None else stride
-    if not 1 <= stride < block_size:
-        raise ValueError(
-            f"stride={stride} must be at least 1 and less than block_size={block_size} (at least 2) tokens."
-        )
+    stride = block_size if stride is None else stride
+    if not 1 <= stride <= block_size:
+        raise ValueError(f"stride={stride} must be at least 1 and at most block_size={block_size} tokens.")
     tokens = _join_documents(dataset["text"], tokenizer)
     if len(tokens) < 2:
         raise ValueError(f"The text has {len(tokens)} tokens; at least 2 are needed to predict one from the other.")
@@ -312,11 +311,11 @@ def _cut_blocks(tokens: np.ndarray, block_size: int, stride: int) -> dict[str, l
     for start in range(0, len(tokens), stride):
         if predicted == len(tokens):
             break
-        start = max(0, min(start, len(tokens) - block_size))
-        block = tokens[start : start + block_size]
-        labels = block.copy()
+        start = max(0, min(start, len(tokens) - 1 - block_size))
+        labels = tokens[start : start + block_size + 1].copy()
+        block = labels[:-1].copy()
         labels[: predicted - start] = IGNORED
-        predicted = start + len(block)
+        predicted = start + len(labels)
         for name, value in zip(columns, (block, np.ones_like(block), labels, len(block)), strict=True):
             columns[name].append(value)
     return columns

@@ -81,8 +81,8 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     train, validation = stream_texts(data) if args.streaming else read_texts(data)
     model, tokenizer = begin_model(start, data, args, train, model_args)
     length, apart = row_length(data, model), keeps_apart(data, model)
-    if (data.eval_stride or 0) >= length:
-        raise ValueError(f"eval_stride={data.eval_stride} must be less than row_length={length}.")
+    if (data.eval_stride or 0) > length:
+        raise ValueError(f"eval_stride={data.eval_stride} must be at most row_length={length}.")
     settle_tokens(args, given, model, length)
     rows = training_rows(train, tokenizer, length, args, apart=apart)
     validation_rows = encode_blocks(validation, tokenizer, length, stride=data.eval_stride, apart=apart)

@@ -76,6 +76,9 @@ def test_labels_are_shifted_by_the_model(make_gpt, tokens):
     picked = model(ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
     assert_close(model(ids, labels=labels).loss, -picked[labels[:, 1:] != -100].mean())
     assert_close(model(ids, labels=labels, num_items_in_batch=16).loss, -picked[labels[:, 1:] != -100].sum() / 16)
+    assert_close(model(ids[:, :-1], labels=labels).loss, model(ids, labels=labels).loss)  # the last one only predicted
+    with pytest.raises(ValueError, match="one label for each token"):
+        model(ids[:, :-2], labels=labels)
     shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
     assert_close(model(ids, labels=labels, shift_labels=shifted).loss, model(ids, labels=labels).loss)
 

@@ -282,6 +282,7 @@ def test_labels_of_a_language_model_are_shifted_by_it(make_lstm, tokens):
     labels[1, 4:] = -100
     picked = model(ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
     assert_close(model(ids, labels=labels).loss, -picked[labels[:, 1:] != -100].mean())
+    assert_close(model(ids[:, :-1], labels=labels).loss, model(ids, labels=labels).loss)  # the last one only predicted
     assert_close(model(ids, labels=labels, num_items_in_batch=16).loss, -picked[labels[:, 1:] != -100].sum() / 16)
     shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
     assert_close(model(ids, labels=labels, shift_labels=shifted).loss, model(ids, labels=labels).loss)

@@ -91,6 +91,7 @@ def test_packed_documents_have_the_loss_of_the_same_documents_one_by_one(attenti
     nats, tokens = one_by_one(model, [ids], end)
     model.config.max_position_embeddings = 10_000  # each document fits the positions there are; the row need not
     [row] = encode_blocks(Dataset.from_dict({"text": DOCUMENTS}), tokenizer, 10_000, apart=True)
+    assert [*row["input_ids"], row["labels"][-1]] == ids
     assert max(row["position_ids"]) < 48 < row["length"]
     model.config._attn_implementation = attention
     batch = DataCollatorForSeq2Seq(tokenizer)([{name: row[name] for name in row if name != "length"}])
@@ -107,7 +108,8 @@ def test_the_trainer_measures_documents_that_rows_cut_as_if_each_part_was_alone(
     blocks = blocks.filter(
         lambda row: row["labels"][1] != -100
     )  # the last one reaches back, and sees what others do not
-    nats, tokens = one_by_one(model, blocks["input_ids"], tokenizer.eos_token_id)
+    rows = [[*block["input_ids"], block["labels"][-1]] for block in blocks]
+    nats, tokens = one_by_one(model, rows, tokenizer.eos_token_id)
     model.config._attn_implementation = attention
     args = RunArguments(output_dir=str(tmp_path), per_device_eval_batch_size=2, use_cpu=True, disable_tqdm=True)
     collate = DataCollatorForSeq2Seq(tokenizer)

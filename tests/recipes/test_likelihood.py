@@ -35,14 +35,16 @@ def test_the_interval_is_of_the_mean_over_tokens_not_over_rows():
     assert "bits_per_byte" not in figures
 
 
-@pytest.mark.parametrize("shifts", [False, True], ids=["aligned", "shifted"])
-def test_rows_are_summed_without_what_is_ignored(shifts):
-    logits, labels = torch.randn(2, 4, 7), torch.randint(0, 7, (2, 4))
+@pytest.mark.parametrize(
+    ("shifts", "columns"), [(False, 4), (True, 4), (True, 5)], ids=["aligned", "shifted", "one more"]
+)
+def test_rows_are_summed_without_what_is_ignored(shifts, columns):
+    logits, labels = torch.randn(2, 4, 7), torch.randint(0, 7, (2, columns))
     labels[1, 2:] = -100
     expected = []
     for row in range(2):
         terms = []
-        for place in range(4):
+        for place in range(columns):
             label = labels[row, place].item()
             before = place - 1 if shifts else place
             if label != -100 and before >= 0:

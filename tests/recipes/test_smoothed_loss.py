@@ -4,9 +4,9 @@ import torch
 from transformer_theatre.recipes.smoothed_loss import SmoothedLoss
 
 
-def logits_and_labels(rows=2, positions=5, vocabulary=11, dtype=torch.float32):
+def logits_and_labels(rows=2, positions=5, vocabulary=11, dtype=torch.float32, more=0):
     logits = torch.randn(rows, positions, vocabulary, dtype=dtype, requires_grad=True)
-    labels = torch.randint(0, vocabulary, (rows, positions))
+    labels = torch.randint(0, vocabulary, (rows, positions + more))
     labels[1, 3:] = -100
     return logits, labels
 
@@ -14,16 +14,19 @@ def logits_and_labels(rows=2, positions=5, vocabulary=11, dtype=torch.float32):
 def by_formula(logits, labels, shifts, epsilon):
     """Section 5.4, of the real tokens: (1 - epsilon) * -log p(label) + epsilon * mean of -log p over the vocabulary."""
     if shifts:
-        logits, labels = logits[:, :-1], labels[:, 1:]
+        labels = labels[:, 1:]
+        logits = logits[:, : labels.shape[1]]
     log_p = logits.log_softmax(-1)
     nll = -log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     return ((1 - epsilon) * nll - epsilon * log_p.mean(-1))[labels != -100]
 
 
-@pytest.mark.parametrize("shifts", [False, True], ids=["aligned", "shifted"])
+@pytest.mark.parametrize(
+    ("shifts", "more"), [(False, 0), (True, 0), (True, 1)], ids=["aligned", "shifted", "one more"]
+)
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
-def test_smoothed_loss_is_its_formula_and_so_is_its_gradient(shifts, epsilon):
-    logits, labels = logits_and_labels(dtype=torch.float64)
+def test_smoothed_loss_is_its_formula_and_so_is_its_gradient(shifts, more, epsilon):
+    logits, labels = logits_and_labels(dtype=torch.float64, more=more)
     terms, loss = by_formula(logits, labels, shifts, epsilon), SmoothedLoss(epsilon, shifts)
     for found, right in (
         (loss({"logits": logits}, labels), terms.mean()),

@@ -97,7 +97,7 @@ def test_dropout_may_be_another_and_the_architecture_not(trained, capsys):
         (["--tokenizer", "character"], "the tokenizer is that of"),
         (["--model_name_or_path", str(trained / "nowhere")], "There is no model folder"),
         (["--sample_prompts", "day " * 40], "learned positions"),
-        (["--eval_stride", "32"], "eval_stride=32 must be less than row_length=32"),
+        (["--eval_stride", "33"], "eval_stride=33 must be at most row_length=32"),
         (["--lora_alpha", "99"], "lora_alpha=99.0 needs lora_rank"),
         (["--lora_dropout", "7"], "lora_dropout=7.0 needs lora_rank"),
         (["--temperature", "-1"], "temperature=-1.0 must be 0"),
@@ -160,8 +160,8 @@ def test_a_sliding_window_gives_every_prediction_more_context(trained):
     nats = 0.0
     with torch.no_grad():
         for place in range(1, len(ids)):
-            # Blocks of 32 begin every 8 tokens, the last as late as it can; a token is predicted in the first that holds it.
-            begin = 0 if place < 32 else min((place - 32) // 8 * 8 + 8, len(ids) - 32)
+            # Blocks of 32 begin every 8 tokens, the last as late as it can; the first that holds the token before predicts it.
+            begin = 0 if place <= 32 else min((place - 33) // 8 * 8 + 8, len(ids) - 1 - 32)
             logits = model(torch.tensor([ids[begin:place]])).logits[0, -1]
             nats -= float(logits.log_softmax(-1)[ids[place]])
     assert metrics["eval_tokens"] == len(ids) - 1

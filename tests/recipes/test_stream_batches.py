@@ -220,7 +220,7 @@ def test_running_text_fills_rows_with_the_tokens_of_the_whole(packed, documents,
     texts = read_documents(documents)
     tokenizer = text_tokenizer if cut else tokenizer
     blocks = encode_blocks(texts, tokenizer, 10**9)
-    once = blocks["input_ids"][0]
+    once = [*blocks["input_ids"][0], blocks["labels"][0][-1]]
     rows = packed(buffer=10, max_tokens=64, tokenizer=tokenizer).rows
     rows.restart(0)
     found = []
@@ -232,7 +232,7 @@ def test_running_text_fills_rows_with_the_tokens_of_the_whole(packed, documents,
     predicted = [token for feature in features for token in feature["labels"] if token != IGNORED]
     expected = [*once, *once[1:]][1:]
     assert predicted == expected[: len(predicted)]
-    assert len(expected) - len(predicted) < 32
+    assert len(expected) - len(predicted) <= 32
 
 
 @pytest.mark.parametrize("stop", [0, 3, 20, 41])

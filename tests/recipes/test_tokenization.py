@@ -313,46 +313,50 @@ def stream_of(texts, tokenizer):
     return sum((document + end for document in ids), end)
 
 
+def all_tokens(block):
+    """Of a block that holds a whole text."""
+    return [*block["input_ids"], block["labels"][-1]]
+
+
 @pytest.mark.parametrize("texts", [CORPUS[:1], CORPUS[:3], ["a", "", "b"]], ids=["one", "three", "an empty one"])
-@pytest.mark.parametrize(("size", "stride"), [(2, None), (7, None), (7, 1), (7, 3), (7, 6), (64, 32), (1000, None)])
+@pytest.mark.parametrize(("size", "stride"), [(1, None), (2, None), (7, None), (7, 1), (7, 3), (7, 7), (64, 32), (1000, None)])
 def test_every_token_is_predicted_exactly_once(document_tokenizer, texts, size, stride):
     tokens = stream_of(texts, document_tokenizer)
     blocks = encode_blocks(Dataset.from_dict({"text": texts}), document_tokenizer, size, stride=stride)
     predicted = []
     for number, block in enumerate(blocks):
-        start = max(0, min(number * (stride or size - 1), len(tokens) - size))  # the last one reaches back
-        assert block["input_ids"] == tokens[start : start + size]
+        start = max(0, min(number * (stride or size), len(tokens) - 1 - size))  # the last one reaches back
+        row = tokens[start : start + size + 1]
+        assert block["input_ids"] == row[:-1]  # the last token is predicted, and not read
         assert block["attention_mask"] == [1] * block["length"] == [1] * len(block["input_ids"])
         assert block["labels"][0] == -100  # nothing in the block comes before it
-        pieces = zip(block["input_ids"], block["labels"], strict=True)
-        assert all(label in (-100, token) for token, label in pieces)
+        assert all(label in (-100, token) for token, label in zip(row, block["labels"], strict=True))
         predicted += [label for label in block["labels"] if label != -100]
     assert predicted == tokens[1:]
-    assert set(blocks["length"]) == {min(size, len(tokens))}
+    assert set(blocks["length"]) == {min(size, len(tokens) - 1)}
 
 
 def test_predictions_have_at_least_the_context_that_the_stride_leaves(document_tokenizer):
     blocks = encode_blocks(Dataset.from_dict({"text": CORPUS[:1]}), document_tokenizer, 8, stride=3)
-    for block in list(blocks)[1:]:
-        assert block["labels"].index(block["labels"][-1]) > 0
-        assert [label == -100 for label in block["labels"][: 8 - 3 + 1]] == [True] * (8 - 3) + [False]
+    for block in list(blocks)[1:-1]:  # the last one reaches back
+        assert [label == -100 for label in block["labels"][: 8 - 3 + 2]] == [True] * (8 - 3 + 1) + [False]
 
 
 def test_every_document_of_several_stands_between_end_tokens(document_tokenizer):
     (block,) = encode_blocks(Dataset.from_dict({"text": CORPUS[:3]}), document_tokenizer, 10_000)
     end = document_tokenizer.eos_token
-    assert document_tokenizer.decode(block["input_ids"]) == end + "".join(text + end for text in CORPUS[:3])
+    assert document_tokenizer.decode(all_tokens(block)) == end + "".join(text + end for text in CORPUS[:3])
 
 
 def test_a_single_document_gets_no_end_token(document_tokenizer):
     (block,) = encode_blocks(Dataset.from_dict({"text": CORPUS[:1]}), document_tokenizer, 10_000)
-    assert document_tokenizer.decode(block["input_ids"]) == CORPUS[0]
+    assert document_tokenizer.decode(all_tokens(block)) == CORPUS[0]
 
 
 def test_a_batch_of_blocks_has_no_padding_and_predicts_each_token_once(document_tokenizer):
     blocks = encode_blocks(Dataset.from_dict({"text": CORPUS[:2]}), document_tokenizer, 16)
     tokens = len(stream_of(CORPUS[:2], document_tokenizer))
-    assert (tokens - 1) % 15  # the last block has to reach back
+    assert (tokens - 1) % 16  # the last block has to reach back
     batch = DataCollatorForSeq2Seq(document_tokenizer)(list(blocks.remove_columns("length")))
     assert int((batch["labels"][:, 1:] != -100).sum()) == tokens - 1
     assert batch["attention_mask"].all()
@@ -360,7 +364,7 @@ def test_a_batch_of_blocks_has_no_padding_and_predicts_each_token_once(document_
 
 def test_blocks_that_cannot_be_are_errors(document_tokenizer):
     text = Dataset.from_dict({"text": ["the tree"]})
-    for size, stride in ((1, None), (8, 8), (8, 0)):
+    for size, stride in ((0, None), (8, 9), (8, 0)):
         assert f"block_size={size}" in message_of(encode_blocks, text, document_tokenizer, size, stride=stride)
     assert "has 1 tokens" in message_of(encode_blocks, Dataset.from_dict({"text": ["a"]}), document_tokenizer, 8)
     endless = PreTrainedTokenizerFast(tokenizer_object=document_tokenizer.backend_tokenizer)
@@ -386,7 +390,7 @@ def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(monkeypatch, kind, tm
     (block,) = encode_blocks(Dataset.from_dict({"text": [LONG]}), tokenizer, len(whole))
     assert len(asked) > 50
     assert "".join(asked) == LONG
-    assert block["input_ids"] == whole
+    assert all_tokens(block) == whole
 
 
 def test_a_text_is_never_cut_for_a_tokenizer_whose_pieces_would_differ(monkeypatch, pair_tokenizer):
