@@ -1,6 +1,5 @@
 """What the Hub reads of a model card: languages, licence, data sets, task, and the figures as a `model-index`."""
 
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -8,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from .card_results import SETS, SHOWN, figures_of
 from .card_text import plain
 from .hub_names import HUB_TASKS, LICENCES, is_language, is_repository
-from .text_data import is_local
+from .text_data import bare_name, is_local
 
 
 # Keys of a recipe that name a text, in the order in which they say most.
@@ -87,9 +86,6 @@ def measured_on(prefix: str, recipe: dict[str, Any]) -> str:
 
 
 def name_of_text(*names: Any) -> str:
-    """Name a text by the first of its names that there is: a data set of the Hub, or a file or folder without its place."""
+    """Name a text by the first of its names that there is, without its place; or several of the same kind."""
     known = next((name for name in names if name), "unnamed")
-    return ", ".join(
-        Path(str(name)).name if is_local(str(name)) else str(name)
-        for name in (known if isinstance(known, list) else [known])
-    )
+    return ", ".join(map(bare_name, known if isinstance(known, list) else [known]))

@@ -13,11 +13,6 @@ from .text_data import is_local, near_names
 from .tokenization import load_tokenizer
 
 
-def name_of_model(name: str) -> str:
-    """Name a model without its place: a folder by its own name, by whatever path it is given; or the name on the Hub."""
-    return Path(name).expanduser().resolve().name if is_local(name) else name
-
-
 def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model folder, or a model on the Hub, onto the accelerator if there is one.
 

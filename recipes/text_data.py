@@ -7,6 +7,7 @@ Both come from files (also gzipped), from a folder that `datasets` saved, or fro
 
 import difflib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -240,6 +241,12 @@ def is_local(name: str | Path) -> bool:
     in_folder = path.parent != Path() and path.parent.is_dir()
     spelled = path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
     return path.exists() or in_folder or spelled or _kind(path) in (".tsv", ".txt", *JSON_LINES)
+
+
+def bare_name(name: str | Path) -> str:
+    """Leave out where a file or folder lies, by whatever path it is given, as `.`; a name on the Hub stays as it is."""
+    # Links are not followed: what one leads to may have a number for a name.
+    return os.path.basename(os.path.abspath(Path(name).expanduser())) if is_local(name) else str(name)
 
 
 def near_names(path: Path) -> str:

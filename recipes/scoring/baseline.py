@@ -10,10 +10,10 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from transformer_theatre.recipes.line_reader import LineReader
-from transformer_theatre.recipes.models import check_kind, load, name_of_model
+from transformer_theatre.recipes.models import check_kind, load
 from transformer_theatre.recipes.paired_bootstrap import differences, summary
 from transformer_theatre.recipes.sentence_statistics import Statistics
-from transformer_theatre.recipes.text_data import is_local
+from transformer_theatre.recipes.text_data import bare_name, is_local
 from transformer_theatre.recipes.tokenization import encode_pairs
 
 from .measure import Measured, measure_pairs, measure_running_text, score_outputs
@@ -34,7 +34,7 @@ class Baseline:
     def __init__(self, name: str, auto_class: str):
         self.given, self.path, self.auto_class = name, Path(name), auto_class
         self.is_file = self.path.is_file()
-        self.name = name_of_model(name)
+        self.name = bare_name(name)
         if self.is_file and auto_class != "AutoModelForSeq2SeqLM":
             raise ValueError(f"--baseline {name} is a file: of a language model give its folder.")
         if not self.is_file and is_local(name) and not (self.path / "config.json").is_file():

@@ -13,8 +13,9 @@ from transformers.utils import logging
 from transformer_theatre.recipes.arguments import Recipe
 from transformer_theatre.recipes.environment import hardware, versions
 from transformer_theatre.recipes.model_card import CARD_FILE, EVALUATION_FILE, rewrite_model_card
-from transformer_theatre.recipes.models import load, name_of_model
+from transformer_theatre.recipes.models import load
 from transformer_theatre.recipes.run_folder import check_folder, write_json, write_whole
+from transformer_theatre.recipes.text_data import bare_name
 
 from .baseline import Baseline, compared
 from .comet import Comet
@@ -55,7 +56,7 @@ def evaluate(arguments: argparse.Namespace, overrides: Sequence[str] = ()) -> tu
     else:
         named, words = parsed_recipe(recipe, arguments, overrides)
         texts = texts_of_recipe(named, words, arguments, model, tokenizer)
-    found: dict[str, Any] = {"model": name_of_model(arguments.model), **({"recipe": recipe.name} if recipe else {})}
+    found: dict[str, Any] = {"model": bare_name(arguments.model), **({"recipe": recipe.name} if recipe else {})}
     found |= {"versions": versions(), "hardware": hardware(model.device)}
     # What does not fit is refused before the model has written for hours.
     on = baseline.texts_of(texts) if baseline is not None else []
@@ -144,7 +145,7 @@ def _pairs(
         ),
         "worst": worst_outputs(outputs, text, chrf, arguments.worst),
     }
-    names, drawn = [name_of_model(arguments.model)], dict[str, np.ndarray]()
+    names, drawn = [bare_name(arguments.model)], dict[str, np.ndarray]()
     if baseline is not None and other is not None:
         record["comparison"], drawn = compared(baseline.name, measured, other)
         names.append(baseline.name)

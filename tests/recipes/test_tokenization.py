@@ -319,7 +319,9 @@ def all_tokens(block):
 
 
 @pytest.mark.parametrize("texts", [CORPUS[:1], CORPUS[:3], ["a", "", "b"]], ids=["one", "three", "an empty one"])
-@pytest.mark.parametrize(("size", "stride"), [(1, None), (2, None), (7, None), (7, 1), (7, 3), (7, 7), (64, 32), (1000, None)])
+@pytest.mark.parametrize(
+    ("size", "stride"), [(1, None), (2, None), (7, None), (7, 1), (7, 3), (7, 7), (64, 32), (1000, None)]
+)
 def test_every_token_is_predicted_exactly_once(document_tokenizer, texts, size, stride):
     tokens = stream_of(texts, document_tokenizer)
     blocks = encode_blocks(Dataset.from_dict({"text": texts}), document_tokenizer, size, stride=stride)
