@@ -150,11 +150,21 @@ def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """Lay figures out, one a line."""
-    width = max(map(len, metrics))
-    return "\n".join(
-        f"{key:<{width}}  {f'{value:,.4f}' if isinstance(value, float) else value}" for key, value in metrics.items()
-    )
+    """Lay figures out, one a line, each with the bounds of its 95 % interval."""
+    bounds = {f"{key}_{side}" for key in metrics for side in ("low", "high")}
+    lines = {}
+    for key, value in metrics.items():
+        if key not in bounds:
+            low, high = (metrics.get(f"{key}_{side}") for side in ("low", "high"))
+            lines[key] = _written(value) + ("" if low is None else f"  ({_written(low)} to {_written(high)})")
+    width = max(map(len, lines))
+    return "\n".join(f"{key:<{width}}  {line}" for key, line in lines.items())
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from transformer_theatre.recipes.checkpoints import write_manifest
 from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.stdin_lines import stdin_lines
 from transformer_theatre.recipes.theatre import _read_prompt, main
+from transformer_theatre.recipes.train import summary
 from transformer_theatre.recipes.training import last_checkpoint
 
 
@@ -389,6 +390,24 @@ def test_bytes_that_are_no_text_are_named_with_their_line(trained, stdin, capsys
     stdin(b"ein hund\nein \xff hund\n")
     assert main(["translate", str(trained / "mt")]) == 2
     assert "stdin:2: byte 5 of the line is no UTF-8" in capsys.readouterr().err
+
+
+def test_figures_are_listed_with_their_intervals():
+    metrics = {
+        "train_steps": 12_000,
+        "speed": 34_567.8,
+        "nll_low": 1.5,
+        "nll": 1.61,
+        "nll_high": 1.7,
+        "signature": "bs",
+    }
+    lines = [
+        "train_steps  12,000",
+        "speed        34,568",
+        "nll          1.6100  (1.5000 to 1.7000)",
+        "signature    bs",
+    ]
+    assert summary(metrics).splitlines() == lines
 
 
 def test_help_teaches(capsys):
