@@ -34,6 +34,7 @@ NO_ANCHOR = {
     "multi30k-de-en/lstm",
     "summarisation-scitldr/small",
     "gpt-2/small",
+    "imdb-lm/lstm",
     "imdb-lm/small",
 }
 NO_ANCHOR |= {f"styles/{name}" for name in ("film-reviews", "fomc", "newswire", "poems", "sonnets")}

@@ -12,6 +12,7 @@ import sacrebleu
 from datasets import Dataset
 from sacrebleu.significance import PairedTest
 
+from transformer_theatre import LSTMConfig, LSTMForCausalLM
 from transformer_theatre.recipes.scoring.texts import PairText
 from transformer_theatre.recipes.scoring.worst import worst_outputs
 from transformer_theatre.recipes.theatre import main
@@ -158,6 +159,17 @@ def test_a_language_model_does_not_differ_from_itself(runs, tmp_path, capsys, wo
     found, _ = _evaluate(capsys, runs / "gpt", *words, "--output_dir", tmp_path, "--baseline", runs / "gpt")
     row = found["validation"]["comparison"]["figures"]["nll"]
     assert (row["difference"], row["low"], row["high"], row["wins"], row["p_value"]) == (0, 0, 0, 0, 1)
+
+
+def test_a_baseline_that_cannot_keep_documents_apart_is_refused(runs, tmp_path, capsys):
+    config = LSTMConfig(vocab_size=32, hidden_size=8, num_hidden_layers=1, is_encoder_decoder=False)
+    LSTMForCausalLM(config).save_pretrained(tmp_path / "lstm")
+    for path in (runs / "gpt").glob("tokenizer*"):
+        shutil.copy(path, tmp_path / "lstm")
+    words = ["shakespeare-char/cpu", "--data_dir", str(runs), "--train_text", "play.txt"]
+    words += ["--attend_across_documents", "false", "--baseline", str(tmp_path / "lstm")]
+    assert main(["evaluate", str(runs / "gpt"), *words]) == 2
+    assert "has no attention to keep the documents of a row apart" in capsys.readouterr().err
 
 
 def test_a_file_of_outputs_is_compared_on_the_text_that_it_is_of(run, capsys):
