@@ -74,7 +74,7 @@ class Plan:
             fused_attention=self.config._attn_implementation != "eager",
             checkpoints_activations=checkpoints_activations(self.args),
             fsdp_size=self.args.fsdp_size,
-            keeps_average=self.args.ema_decay is not None,
+            keeps_average=bool(self.args.ema_decay),
         )
 
     def kept(self, on_cpu: bool = False) -> float:

@@ -47,14 +47,13 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda value: 0 <= value < math.inf, "0 or more"),
     ),
     **dict.fromkeys(
-        ["label_smoothing_factor", "adam_beta1", "adam_beta2"],
+        ["label_smoothing_factor", "adam_beta1", "adam_beta2", "ema_decay"],
         (lambda value: 0 <= value < 1, "at least 0, and below 1"),
     ),
     "learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
     "muon_learning_rate": (lambda value: 0 < value < 100, "above 0, and far below 100"),
     "noam_factor": (lambda value: 0 < value < math.inf, "above 0"),
     "generation_alpha": (lambda value: 0 <= value <= 100, "from 0 to 100"),
-    "ema_decay": (lambda value: 0 < value < 1, "above 0, and below 1"),
     "shuffle_buffer": (lambda value: value >= 2, "2 or more"),
     "max_tokens_per_batch": (lambda value: value == "auto" or value >= 1, '1 or more, or "auto"'),
     "bpe_dropout": (lambda value: 0 <= value <= 1, "between 0 and 1"),
@@ -169,7 +168,7 @@ class RunArguments(Seq2SeqTrainingArguments):
     ema_decay: float | None = field(
         default=None,
         metadata={
-            "help": "the exponential moving average of the weights is measured and saved as the model; 0.999, say"
+            "help": "the exponential moving average of the weights is measured and saved as the model; 0.999, say; 0: none"
         },
     )
     fsdp_size: int = field(
