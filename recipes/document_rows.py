@@ -43,9 +43,8 @@ def documents_apart(inputs: dict[str, Any], attention: str) -> dict[str, Any]:
     if "flash" not in attention:
         return kept
     flat = {name: value.reshape(1, -1) if torch.is_tensor(value) else value for name, value in kept.items()}
-    if (
-        "labels" in inputs
-    ):  # of all rows as one: the first token of a row is not what the last of the row before predicts
+    if "labels" in inputs:
+        # The first token of a row is not what the last of the row before predicts.
         following = next_tokens(inputs["labels"], inputs["position_ids"].shape[1])
         flat["labels"] = torch.nn.functional.pad(following.reshape(1, -1), (1, 0), value=-100)
     begins = (flat["position_ids"][0] == 0).nonzero()[:, 0].int()

@@ -41,7 +41,6 @@ def negative_log_likelihood(
             batch = {name: tensor.to(model.device) for name, tensor in collate(list(part)).items()}
             taken = documents_apart(batch, model.config._attn_implementation)
             logits = model(**taken, use_cache=False).logits
-            logits = logits.view(len(part), -1, logits.shape[-1])  # flash kernels take all rows as one
             found += likelihood_of_rows(logits, batch["labels"], shifts=not model.config.is_encoder_decoder).tolist()
             bar.update(len(part))
     return found

@@ -23,11 +23,12 @@ def likelihood_of_rows(logits_BTV: torch.Tensor, labels_BT: torch.Tensor, *, shi
     """Sum the negative log-likelihood of each row's labels (nats, without label smoothing), and count them; (batch, 2).
 
     Args:
-        logits_BTV: of the model.
+        logits_BTV: of the model; also of all rows as one, (1, batch * positions, vocabulary), as flash kernels give them.
         labels_BT: token ids, -100 ignored.
         shifts: True where the model predicts the token after each position (see `next_tokens`), False where labels are aligned
             with the logits.
     """
+    logits_BTV = logits_BTV.view(len(labels_BT), -1, logits_BTV.shape[-1])
     if shifts:
         labels_BT = next_tokens(labels_BT, logits_BTV.shape[1])
     nll_BT = nn.functional.cross_entropy(logits_BTV.float().mT, labels_BT, reduction="none")

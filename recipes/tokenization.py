@@ -312,10 +312,10 @@ def _cut_blocks(tokens: np.ndarray, block_size: int, stride: int) -> dict[str, l
         if predicted == len(tokens):
             break
         start = max(0, min(start, len(tokens) - 1 - block_size))
-        labels = tokens[start : start + block_size + 1].copy()
-        block = labels[:-1].copy()
+        row = tokens[start : start + block_size + 1]
+        block, labels = row[:-1], row.copy()
         labels[: predicted - start] = IGNORED
-        predicted = start + len(labels)
+        predicted = start + len(row)
         for name, value in zip(columns, (block, np.ones_like(block), labels, len(block)), strict=True):
             columns[name].append(value)
     return columns

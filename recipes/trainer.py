@@ -310,8 +310,7 @@ class TheatreTrainer(PublishingTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             taken = documents_apart(inputs, str(self.model.config._attn_implementation))
             logits = model(**taken, use_cache=False).logits
-        logits_BTV = logits.view(len(inputs["labels"]), -1, logits.shape[-1])  # flash kernels take all rows as one
-        rows = likelihood_of_rows(logits_BTV, inputs["labels"], shifts=not self.model.config.is_encoder_decoder)
+        rows = likelihood_of_rows(logits, inputs["labels"], shifts=not self.model.config.is_encoder_decoder)
         # Processes are given rows twice where there are too few for all; gathering leaves those out again.
         self._rows += self.accelerator.gather_for_metrics(rows).tolist()
         nll, tokens = rows.sum(0)
