@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig
 
 from transformer_theatre.configuration import GPTConfig, LSTMConfig
 
 from .ablation_report import Cell, write_report
 from .arguments import Recipe, options_of, parse_recipe, shipped_recipes
-from .models import check_kind, check_writes
+from .models import check_writes, load_config
 from .pretrained import for_model_of
 from .publication import Published
 from .run_folder import write_json
@@ -123,11 +122,10 @@ def _model(options: dict[str, list[str]], name: str) -> str | None:
     model = _only(options, name)
     if model is None:
         return None
-    check_kind(model, "AutoModelForCausalLM")
-    check_writes(model)
-    kind = AutoConfig.from_pretrained(model).model_type
-    if kind != _KINDS[name]:
-        raise ValueError(f"--{name} {model} holds a {kind} model, and must hold a {_KINDS[name]}.")
+    config = load_config(model, "AutoModelForCausalLM")
+    check_writes(model, config)
+    if config.model_type != _KINDS[name]:
+        raise ValueError(f"--{name} {model} holds a {config.model_type} model, and must hold a {_KINDS[name]}.")
     return str(Path(model).expanduser().resolve()) if is_local(model) else model
 
 

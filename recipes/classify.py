@@ -8,12 +8,11 @@ from typing import Any
 
 import datasets
 import torch
-import transformers
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .line_reader import LineReader
-from .models import check_kind, load
+from .models import load, load_config
 from .row_parsing import BadLineError, parse_tsv
 from .stdin_lines import CHUNK, stdin_lines
 from .task_inputs import TaskCollator
@@ -113,8 +112,7 @@ def load_fine_tuned(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     Raises:
         ValueError: there is no such model, or it is not fine-tuned for a task.
     """
-    check_kind(name, "AutoModelForCausalLM")
-    config = transformers.AutoConfig.from_pretrained(name)
+    config = load_config(name, "AutoModelForCausalLM")
     made = " ".join(config.architectures or [])
     kinds = ("AutoModelForSequenceClassification", "AutoModelForMultipleChoice")
     auto_class = next((kind for kind in kinds if kind.removeprefix("AutoModel") in made), None)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .first_line import first_line
 from .hub_errors import explain
@@ -23,7 +23,7 @@ def load(name: str, auto_class: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
     Raises:
         ValueError: there is no such model, it is of the other kind, its files are damaged, or it has no tokenizer.
     """
-    check_kind(name, auto_class)
+    load_config(name, auto_class)  # of the two, the error that says more
     tokenizer = load_tokenizer(name)
     return load_model(name, auto_class), tokenizer
 
@@ -34,39 +34,55 @@ def load_model(name: str, auto_class: str, **fields: Any) -> PreTrainedModel:
     Raises:
         ValueError: there is no such model, it is of the other kind, or its files are damaged.
     """
-    check_kind(name, auto_class)
+    config = load_config(name, auto_class)
     if auto_class == "AutoModelForCausalLM":
-        check_writes(name)
+        check_writes(name, config)
     try:
         model, loading = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True, **fields)
     except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
         raise ValueError(f"The weights of {name} cannot be read: {first_line(error)}") from None
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loading[kind]:
-            key = sorted(map(str, loading[kind]))[0]
-            raise ValueError(
-                f"The weights of {name} do not fit its config.json: {kind.replace('_', ' ')}, first {key}."
-            )
+    check_weights(name, model, loading)
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return model.to(accelerator or "cpu").eval()
 
 
-def check_writes(name: str):
+def check_weights(name: str, model: PreTrainedModel, loading: dict[str, Any], new: tuple[str, ...] = ()):
+    """Make sure that a model's weights are those of its file, for whatever else the library would draw at random.
+
+    Args:
+        name: that the user knows it by.
+        model: as `from_pretrained` made it.
+        loading: what `from_pretrained` says of it with `output_loading_info`.
+        new: how the names of weights begin that the file may lack.
+
+    Raises:
+        ValueError: weights are missing, of another shape, or have no place in the model.
+    """
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(str(key) for key in loading[kind] if kind != "missing_keys" or not str(key).startswith(new))
+        if keys:
+            raise ValueError(
+                f"The weights of {name} do not fit {type(model).__name__}: {kind.replace('_', ' ')}, first {keys[0]}."
+            )
+
+
+def check_writes(name: str, config: PreTrainedConfig):
     """Make sure that a model predicts text, and was not fine-tuned to answer a task.
 
     Args:
-        name: a folder that is there, or "user/repository".
+        name: a folder, or "user/repository".
+        config: of the model.
 
     Raises:
         ValueError: it was.
     """
-    made = (transformers.AutoConfig.from_pretrained(name).architectures or [""])[0]
+    made = (config.architectures or [""])[0]
     if made.endswith(("ForSequenceClassification", "ForMultipleChoice")):
         raise ValueError(f"{name} holds a {made}, which answers a task: use `theatre classify`.")
 
 
-def check_kind(name: str, auto_class: str):
-    """Make sure that a model is there, and of the kind that an Auto class loads.
+def load_config(name: str, auto_class: str) -> PreTrainedConfig:
+    """Load the configuration of a model that must be there, and of the kind that an Auto class loads.
 
     Raises:
         ValueError: it is not; the message says what is.
@@ -89,3 +105,4 @@ def check_kind(name: str, auto_class: str):
             else "continues text: use `theatre generate`"
         )
         raise ValueError(f"{name} holds a {config.model_type} model, which {does}.")
+    return config

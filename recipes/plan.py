@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from .arguments import parse_recipe
 from .cost import Assumptions, update_seconds
@@ -15,7 +14,7 @@ from .flops import training_flops
 from .measured_update import checkpoints_activations, measure_update
 from .memory import Bytes, TrainingMemory, training_memory
 from .model_arguments import model_config, presets_for, vocabulary_size
-from .models import check_kind
+from .models import load_config
 from .run_arguments import RunArguments
 from .train import load_recipe, script
 
@@ -132,8 +131,7 @@ def make_plan(name: str, overrides: Sequence[str], devices: int = 1, mean_length
     model_args.vocab_size = vocabulary_size(model_class, model_args)
     config = model_config(model_class, model_args)
     if started := next(filter(None, (getattr(part, "model_name_or_path", None) for part in parts)), None):
-        check_kind(started, task.AUTO_CLASS)
-        config = AutoConfig.from_pretrained(started)
+        config = load_config(started, task.AUTO_CLASS)
     if config.is_encoder_decoder:
         source = target = mean_length
     else:

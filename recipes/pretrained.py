@@ -13,7 +13,7 @@ from transformers.utils import logging
 from .arguments import Recipe, options_of
 from .first_line import first_line
 from .model_arguments import model_arguments, preset_of_kind, presets_for
-from .models import check_kind
+from .models import check_weights, load_config
 
 
 # The only weights that a model may lack: those of the layer that fine-tuning adds.
@@ -69,7 +69,7 @@ def load_pretrained(path: str, auto_class: str, **overrides: Any) -> PreTrainedM
     Raises:
         ValueError: there is no such model, it is of another kind, or its weights do not fit.
     """
-    check_kind(path, auto_class)
+    load_config(path, auto_class)
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # the library would list the classifier as missing; what may be missing is looked at below
     try:
@@ -80,10 +80,7 @@ def load_pretrained(path: str, auto_class: str, **overrides: Any) -> PreTrainedM
         raise ValueError(f"The weights of {path} cannot be trained on: {first_line(error)}") from None
     finally:
         logging.set_verbosity(before)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        keys = sorted(str(key) for key in loading[kind] if kind != "missing_keys" or not str(key).startswith(_NEW))
-        if keys:
-            raise ValueError(f"The weights of {path} do not fit {type(model).__name__}: {kind}, first {keys[0]}.")
+    check_weights(path, model, loading, new=_NEW)
     return model
 
 
@@ -93,7 +90,7 @@ def random_weights(path: str, auto_class: str, **overrides: Any) -> PreTrainedMo
     Raises:
         ValueError: there is no such model, or it is of another kind.
     """
-    check_kind(path, auto_class)
+    load_config(path, auto_class)
     attention = overrides.pop("attn_implementation", None)
     config = transformers.AutoConfig.from_pretrained(path, **overrides)
     more = {"attn_implementation": attention} if attention else {}
@@ -106,8 +103,7 @@ def preset_like(source: str, auto_class: str) -> str:
     Raises:
         ValueError: there is no such model, or it is none of ours.
     """
-    check_kind(source, auto_class)
-    preset = preset_of_kind(transformers.AutoConfig.from_pretrained(source).model_type, auto_class)
+    preset = preset_of_kind(load_config(source, auto_class).model_type, auto_class)
     assert preset is not None, source
     return preset
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from .arguments import Recipe, options_of
 from .model_arguments import preset_of_kind, presets_for
-from .models import check_kind, load_model
+from .models import load_config, load_model
 from .pretrained import source_of
 
 
@@ -56,8 +56,7 @@ def load_starting_model(name: str, auto_class: str, model_args: Any, checkpoint:
     Raises:
         ValueError: it cannot be loaded, or the recipe says that it has another architecture.
     """
-    check_kind(checkpoint or name, auto_class)
-    config = AutoConfig.from_pretrained(checkpoint or name)
+    config = load_config(checkpoint or name, auto_class)
     changed = {}
     for part in fields(model_args):
         value = getattr(model_args, part.name)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import transformers
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from transformer_theatre.recipes.line_reader import LineReader
-from transformer_theatre.recipes.models import check_kind, load
+from transformer_theatre.recipes.models import load, load_config
 from transformer_theatre.recipes.paired_bootstrap import differences, summary
 from transformer_theatre.recipes.sentence_statistics import Statistics
 from transformer_theatre.recipes.text_data import bare_name, is_local
@@ -54,10 +54,10 @@ class Baseline:
             ValueError: its file has the lines of none of them, or of several; or a row is not for its model.
         """
         if not self.is_file:
-            check_kind(self.given, self.auto_class)
+            config = load_config(self.given, self.auto_class)
             for text in texts.values():
                 if isinstance(text, RunningText):
-                    self._check_rows(text)
+                    self._check_rows(text, config)
             return list(texts)
         lines = sum(1 for _ in LineReader(self.path))
         sizes = {name: len(text.texts) for name, text in texts.items() if isinstance(text, PairText)}
@@ -72,8 +72,7 @@ class Baseline:
             raise ValueError(f"{self.path} has {lines:,} lines, and the text {have}: {right}.")
         return fitting
 
-    def _check_rows(self, text: RunningText):
-        config = AutoConfig.from_pretrained(self.given)
+    def _check_rows(self, text: RunningText, config: PreTrainedConfig):
         model_class = getattr(transformers, self.auto_class)._model_mapping[type(config)]
         limit = getattr(config, "max_position_embeddings", None)
         if limit is not None and text.row_length > limit:

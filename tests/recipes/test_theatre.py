@@ -346,7 +346,7 @@ def test_weights_that_do_not_fit_are_refused(trained, tmp_path, capsys):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "encoder_layers": 3}), encoding="utf-8")
     assert main(["translate", str(folder)]) == 2
-    assert "do not fit its config.json: missing keys" in capsys.readouterr().err
+    assert "do not fit TransformerForConditionalGeneration: missing keys" in capsys.readouterr().err
 
 
 def test_a_failed_run_ends_with_one_line_and_1(trained, monkeypatch, capsys):

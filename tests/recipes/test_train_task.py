@@ -179,12 +179,12 @@ def test_only_the_classifier_may_be_new_in_pretrained_weights(recipe, language_m
     model.save_pretrained(tmp_path / "three")
     with pytest.raises(ValueError, match="three cannot be trained on"):
         load_pretrained(str(tmp_path / "three"), "AutoModelForSequenceClassification", num_labels=2)
-    with pytest.raises(ValueError, match=r"do not fit GPTForCausalLM: unexpected_keys, first classifier.weight"):
+    with pytest.raises(ValueError, match=r"do not fit GPTForCausalLM: unexpected keys, first classifier.weight"):
         load_pretrained(str(tmp_path / "three"), "AutoModelForCausalLM")
     weights = load_file(tmp_path / "gpt" / "model.safetensors")
     weights.pop("model.layers.0.feed_forward.fc1.bias")
     save_file(weights, tmp_path / "gpt" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"missing_keys, first model.layers.0.feed_forward.fc1.bias"):
+    with pytest.raises(ValueError, match=r"missing keys, first model.layers.0.feed_forward.fc1.bias"):
         load_pretrained(source, "AutoModelForSequenceClassification")
 
 
