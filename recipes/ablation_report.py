@@ -160,9 +160,17 @@ def _about(firsts: Any) -> str:
 
 def _summary(cells: Sequence[Cell]) -> str:
     counts = {word: sum(cell.verdict == word for cell in cells) for word in ("agrees", "disagrees", "undecided")}
+    agree, disagree, undecided = (
+        f"{count} {one if count == 1 else more}"
+        for count, one, more in (
+            (counts["agrees"], "agrees", "agree"),
+            (counts["disagrees"], "disagrees", "disagree"),
+            (counts["undecided"], "is undecided: its", "are undecided: their"),
+        )
+    )
     return (
-        f"Of the signs that the paper gives (Radford et al., 2018, table 5 and section 5), {counts['agrees']} agree, "
-        f"{counts['disagrees']} disagree, and {counts['undecided']} are undecided: their interval holds 0."
+        f"Of the signs that the paper gives (Radford et al., 2018, table 5 and section 5), {agree}, {disagree}, and {undecided} "
+        "interval holds 0."
     )
 
 
