@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
+from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
 from .background_push import BackgroundPushes, interim_card
@@ -90,7 +91,7 @@ class PublishingTrainer(CheckpointingTrainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str):
         # What is written aside gets another name before an upload is done; `_save_checkpoint` asks again.
-        strategy = str(getattr(self.args.hub_strategy, "value", self.args.hub_strategy))
+        strategy = HubStrategy(self.args.hub_strategy).value
         if self._aside is not None or strategy == "end" or self.pushes is None or self.signal.stopping:
             return
         step, steps = self.state.global_step, self.state.max_steps

@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.trainer_utils import HubStrategy
 
 from .arguments import Recipe, parse_recipe
 from .bad_lines import StreamedBadLines
@@ -133,7 +134,7 @@ def check_adapters(rank: int, args: RunArguments):
                 f"lora_rank={rank} does not go with {name}={getattr(args, name)}: two matrices whose product is learnt cannot be "
                 "averaged apart."
             )
-    strategy = str(getattr(args.hub_strategy, "value", args.hub_strategy))
+    strategy = HubStrategy(args.hub_strategy).value
     if args.push_to_hub and strategy != "end":
         raise ValueError(
             f"lora_rank={rank} does not go with hub_strategy={strategy}: checkpoints hold adapters, which plain models cannot "
