@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from accelerate import PartialState
+from transformers.utils import logging
 
 from .anchor import verdict
 from .arguments import Recipe, find_recipe, help_text, options_of, read_recipe, shipped_recipes
@@ -22,6 +23,7 @@ from .publishing_trainer import forget_pending, publish_pending
 from .signals import SIGNALS
 
 
+logger = logging.get_logger(__name__)
 SCRIPTS = {
     "translation": "train_translation",
     "language_modeling": "train_language_model",
@@ -113,10 +115,11 @@ def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """Take from a recipe what it says of its own text, where the command line names another text.
 
     Its languages, its licence, its anchor, and the files that belong to its training text are then none of the recipe's any
-    more: what is not named anew is not there. A file of the same name, in another `data_dir`, counts as the recipe's text.
+    more: what is not named anew is not there, and a warning says so. A file of the same name, in another `data_dir`, counts as the recipe's text.
     """
     texts = {"dataset", "train_source", "train_target", "train_split", "train_text", "train_file"}
-    if not texts & options_of(overrides).keys():
+    given = options_of(overrides).keys()
+    if not texts & given:
         return recipe
     about = {
         "source_language",
@@ -146,6 +149,10 @@ def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         for side in ("source", "target", "split", "file")
     }
     about |= {f"{split}_share" for split in ("validation", "test")}
+    if gone := [key for key in recipe.values if key in about and key not in given]:
+        logger.warning(
+            f"The text is not that of {recipe.name}: what the recipe says of its own text does not hold ({', '.join(gone)})."
+        )
     return replace(recipe, anchor=None, values={k: v for k, v in recipe.values.items() if k not in about})
 
 

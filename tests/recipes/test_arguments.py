@@ -218,11 +218,15 @@ def test_every_field_of_a_configuration_is_an_option_with_a_help_text(preset):
         assert not part.metadata["help"].startswith(f"{part.name} ("), f"{part.name} has no comment in its own line"
 
 
-def test_another_text_has_neither_the_licence_nor_the_anchor_of_the_recipes_own():
+def test_another_text_has_neither_the_licence_nor_the_anchor_of_the_recipes_own(caplog):
     recipe = read_recipe(find_recipe("shakespeare-char/cpu"), list(SCRIPTS))
     assert for_text_of(recipe, ["--data_dir", "elsewhere", "--train_sampling_strategy", "random"]) is recipe
+    assert not caplog.messages
     mine = for_text_of(recipe, ["--train_text=mine.txt"])
     assert mine.anchor is None
+    [warning] = caplog.messages
+    assert "data_licence" in warning
+    assert "train_text" not in warning
     assert not {"language", "data_licence", "train_text"} & mine.values.keys()
     pairs = for_text_of(
         read_recipe(find_recipe("multi30k-de-en/small"), list(SCRIPTS)), ["--train_source", "pairs.tsv"]
