@@ -90,14 +90,16 @@ def main(argv: Sequence[str]) -> int:
     base = Path(_only(options, "output_dir") or "runs/gpt1-ablation")
     root = Path(_only(options, "data_dir") or ".")
     names = options.get("recipes") or task_recipes()
-    if len({load_recipe(name).name for name in names}) < len(names):
+    recipes = [load_recipe(name) for name in names]
+    if len({recipe.name for recipe in recipes}) < len(names):
         raise ValueError(f"--recipes {' '.join(names)} must be of different names.")
-    words = without(argv, _OWN)
+    words, seeds = without(argv, _OWN), seeds_of(options)
+    places = [(recipe, data_folder(recipe, root)) for recipe in recipes]
     runs = []
-    for name in names:
+    for recipe, place in places:
         for variant, more in variants_of(models[0], models[1]).items():
-            runs += planned(name, variant, root, base, [*words, *more], seeds_of(options))
-    same_inputs(base, [load_recipe(name) for name in names], root, dict(zip(_KINDS, models, strict=True)))
+            runs += planned(recipe, variant, place, base, [*words, *more], seeds)
+    same_inputs(base, places, dict(zip(_KINDS, models, strict=True)))
     for number, one in enumerate(runs, 1):
         print(f"\n{number} of {len(runs)}: {one.name}, {one.variant}, in {one.folder}")
         finish(one)
@@ -129,22 +131,21 @@ def _model(options: dict[str, list[str]], name: str) -> str | None:
     return str(Path(model).expanduser().resolve()) if is_local(model) else model
 
 
-def planned(name: str, variant: str, root: Path, base: Path, words: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+def planned(
+    recipe: Recipe, variant: str, place: Path, base: Path, words: Sequence[str], seeds: Sequence[int]
+) -> list[Run]:
     """Plan the runs of a recipe and a variant, one for each seed, and look at everything that can be wrong with them.
 
     Raises:
         ValueError: something is; or a folder holds another run.
     """
-    recipe = load_recipe(name)
-    if recipe.task not in TASKS:
-        raise ValueError(f"{name} is of task {recipe.task}, and a comparison is of: {', '.join(TASKS)}.")
     recipe = for_model_of(recipe, words)
     runs = []
     chosen: list[int | None] = [*seeds] or [None]
     for seed in chosen:
         folder = base / recipe.name.replace("/", "-") / (variant if seed is None else f"{variant}-seed{seed}")
         more = [] if seed is None else ["--seed", str(seed)]
-        more = [*words, *more, "--data_dir", str(data_folder(recipe, root)), "--output_dir", str(folder)]
+        more = [*words, *more, "--data_dir", str(place), "--output_dir", str(folder)]
         (_, _, data, _), given = parse_recipe(recipe, more, *script(recipe.task).argument_types(recipe, more))
         if (folder / "recipe.yaml").is_file() and (departs := departures(folder, given, strict=True)):
             option, (there, here) = next(iter(departs.items()))
@@ -156,7 +157,7 @@ def planned(name: str, variant: str, root: Path, base: Path, words: Sequence[str
     return runs
 
 
-def same_inputs(base: Path, recipes: Sequence[Recipe], root: Path, models: dict[str, str | None]):
+def same_inputs(base: Path, places: Sequence[tuple[Recipe, Path]], models: dict[str, str | None]):
     """Make sure that what was trained for a comparison was trained from these models and on these rows, and note them.
 
     Raises:
@@ -167,8 +168,7 @@ def same_inputs(base: Path, recipes: Sequence[Recipe], root: Path, models: dict[
     now = {
         name: _checksum(*sorted(Path(model).glob("*.safetensors"))) or model for name, model in models.items() if model
     }
-    for recipe in recipes:
-        folder = data_folder(recipe, root)
+    for recipe, folder in places:
         now |= {f"{recipe.name}: {name}": _checksum(find_file(folder / name)) for name in data_files(recipe)}
     if changed := [name for name, checksum in now.items() if then.get(name, checksum) != checksum]:
         raise ValueError(
@@ -193,8 +193,10 @@ def data_folder(recipe: Recipe, root: Path) -> Path:
     """Find the folder in which the files of a recipe lie: `root`, or one in it.
 
     Raises:
-        ValueError: there is none, or more than one.
+        ValueError: there is none, or more than one; or the recipe is not of a task.
     """
+    if recipe.task not in TASKS:
+        raise ValueError(f"{recipe.name} is of task {recipe.task}, and a comparison is of: {', '.join(TASKS)}.")
     names = data_files(recipe)
     places = [root, *sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())]
     found = [place for place in places if all(_is_there(place / name) for name in names)]
