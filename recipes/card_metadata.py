@@ -4,7 +4,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from .card_results import SETS, SHOWN, figures_of
+from .card_results import CASED, SETS, SHOWN, figures_of
 from .card_text import plain
 from .hub_names import HUB_TASKS, LICENCES, is_language, is_repository
 from .text_data import bare_name, is_local
@@ -60,14 +60,21 @@ def _results(prefix: str, task_type: str, recipe: dict[str, Any], metrics: dict[
             dataset_type=on,
             dataset_name=f"{on} ({SETS[prefix]})",
             dataset_split=SETS[prefix],
-            metric_type=shown.hub,
+            metric_type=hub,
             metric_name=shown.name.removesuffix(", %"),
             metric_value=round(figures[key], 4),
             metric_args=_measured_by(figures, key),
         )
         for key, shown in SHOWN.items()
-        if shown.hub and isinstance(figures.get(key), (int, float))
+        if (hub := _hub_name(key, recipe)) and isinstance(figures.get(key), (int, float))
     ]
+
+
+def _hub_name(key: str, recipe: dict[str, Any]) -> str | None:
+    """Name a figure as the Hub does; not one that the model was not trained for, as one of case where it writes none."""
+    if recipe.get("lowercase"):
+        return "bleu" if key == "bleu_lowercase" else None if key in CASED else SHOWN[key].hub
+    return SHOWN[key].hub
 
 
 def _measured_by(figures: dict[str, Any], key: str) -> dict[str, Any] | None:

@@ -49,6 +49,8 @@ SHOWN = {
     "bits_per_byte": Shown("bits per byte", "of text, whatever the tokenizer; lower is better", hub="bits_per_byte"),
     "bits_per_character": Shown("bits per character", "of text, whatever the tokenizer; lower is better"),
 }
+# What holds a capital letter of a reference against a model that writes none.
+CASED = ("bleu", "chrf", "ter", "exact_match")
 # How outputs were searched for.
 _SEARCH = {"num_beams": "beam", "alpha": "alpha"}
 # Key of metrics.json -> what it was measured on.

@@ -162,6 +162,7 @@ def _rendered(
         beginning=f" --{sources[0]} FOLDER_OF/{escape(name_of_text(recipe[sources[0]]))}" if sources else "",
         recipe=fenced(recipe_text(recipe), "yaml"),
         results=_tables(measured, recipe, evaluation),
+        lowercase=bool(recipe.get("lowercase")),
         intervals=escape(measured["interval_signature"]) if "interval_signature" in measured else None,
         comparisons=_comparisons(evaluation, of_recipe),
         pictures=_pictures(folder, evaluation),

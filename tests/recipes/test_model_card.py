@@ -103,6 +103,18 @@ def test_metadata_is_what_the_hub_reads(model, tmp_path):
     assert {(r.metric_type, r.metric_value) for r in data.eval_results} == {("bleu", 38.5612), ("perplexity", 5.25)}
 
 
+def test_a_model_that_writes_no_capital_letters_is_known_by_its_lower_cased_figures(model, tmp_path):
+    more = {"test_bleu_lowercase": 41.5, "test_bleu_moses_lowercase": 41.6, "test_chrf": 51.9, "test_exact_match": 0.0}
+    said = "The model writes no capital letters."
+    assert said not in _write(tmp_path, model, metrics={**METRICS, **more})
+    recipe = {"task": "translation", "test_source": "test.de", "lowercase": True}
+    text = _write(tmp_path, model, metrics={**METRICS, **more}, recipe=recipe)
+    assert said in text
+    assert "| chrF2 | 51.90 |" in text
+    shown = {(r.metric_type, r.metric_value) for r in ModelCard(text).data.eval_results}
+    assert shown == {("bleu", 41.5), ("perplexity", 5.25)}
+
+
 def test_the_recipe_is_there_as_it_was_run(model, tmp_path):
     recipe = yaml.safe_load(_write(tmp_path, model).partition("```yaml\n")[2].partition("```")[0])
     expected = {"task": "translation", "seed": 1, "test_source": "test_2016_flickr.de", "learning_rate": 0.003}

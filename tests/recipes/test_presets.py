@@ -112,6 +112,7 @@ def test_an_lstm_is_trained_and_translates(corpus, recipe_file, tmp_path, capsys
     assert (folder / "figures" / "attention.png").is_file() == (attention == "luong")
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "Luong" in card
+    assert "Pairs of texts from train.de and train.en." in card
     assert ("without attention" in card) == (attention == "none")
     assert type(AutoModelForSeq2SeqLM.from_pretrained(folder)) is LSTMForConditionalGeneration
     capsys.readouterr()
