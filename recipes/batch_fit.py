@@ -10,7 +10,10 @@ from typing import Any
 import psutil
 import torch
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
+
+from .measured_update import checkpoints_activations, set_checkpointing
 
 
 logger = logging.get_logger(__name__)
@@ -47,9 +50,10 @@ def tokens_that_fit(model: PreTrainedModel, args: Any, longest: int) -> int:
         if device.type == "cpu":
             tokens = reckoned_tokens(model, args, longest, free_memory())
         else:
-            tokens = tried_tokens(
-                lambda rows: _step(model.to(device), args, _batch(model, rows, longest)), sides * longest
-            )
+            with _checkpointing(model, args):
+                tokens = tried_tokens(
+                    lambda rows: _step(model.to(device), args, _batch(model, rows, longest)), sides * longest
+                )
     if args.world_size > 1:
         smallest = torch.tensor(tokens, device=device)
         torch.distributed.all_reduce(smallest, torch.distributed.ReduceOp.MIN)
@@ -96,6 +100,8 @@ def reckoned_tokens(model: PreTrainedModel, args: Any, longest: int, free: int) 
     0.8 * free = 4 bytes * parameters * (gradient + 2 of Adam + moving average + buckets of several processes)
     + tokens * 1.5 * bytes that backward keeps for a token: the slope between two small batches.
 
+    With activation checkpointing backward keeps what goes into each layer, and computes one layer at a time again.
+
     Args:
         model: on the CPU.
         args: `RunArguments`.
@@ -108,10 +114,31 @@ def reckoned_tokens(model: PreTrainedModel, args: Any, longest: int, free: int) 
     sides = 2 if model.config.is_encoder_decoder else 1
     copies = 3 + bool(args.ema_decay) + (args.world_size > 1)
     fixed = copies * sum(weight.nbytes for weight in model.parameters())
-    kept = [bytes_kept(model, args, _batch(model, rows, longest)) for rows in _PROBE_ROWS]
-    a_token = (kept[1] - kept[0]) / (_PROBE_ROWS[1] - _PROBE_ROWS[0]) / longest / sides
-    tokens = int((_SHARE * free - fixed) / (_TEMPORARY * a_token))
+    a_row = _kept_for_a_row(model, args, longest)
+    if checkpoints_activations(args):
+        layers = sum(isinstance(module, GradientCheckpointingLayer) for module in model.modules())
+        with _checkpointing(model, args):
+            a_row = _kept_for_a_row(model, args, longest) + a_row / layers
+    tokens = int((_SHARE * free - fixed) / (_TEMPORARY * a_row / longest / sides))
     return max(0, min(MOST_TOKENS, tokens))
+
+
+def _kept_for_a_row(model: PreTrainedModel, args: Any, longest: int) -> float:
+    few, more = (bytes_kept(model, args, _batch(model, rows, longest)) for rows in _PROBE_ROWS)
+    return (more - few) / (_PROBE_ROWS[1] - _PROBE_ROWS[0])
+
+
+@contextlib.contextmanager
+def _checkpointing(model: PreTrainedModel, args: Any) -> Iterator[None]:
+    """Compute layers again in the backward pass where the run will."""
+    if not checkpoints_activations(args):
+        yield
+        return
+    set_checkpointing(model, on=True)
+    try:
+        yield
+    finally:
+        set_checkpointing(model, on=False)
 
 
 def bytes_kept(model: PreTrainedModel, args: Any, batch: dict[str, torch.Tensor]) -> int:
@@ -166,13 +193,15 @@ def _step(model: PreTrainedModel, args: Any, batch: dict[str, torch.Tensor]):
     """Learn from a batch, at rate 0, with an optimizer that has as much state as the run's."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
-    average = [weight.detach().clone() for weight in model.parameters()] if args.ema_decay else []
+    # A moving average, and the buckets from which several processes send their gradients.
+    copies = bool(args.ema_decay) + (args.world_size > 1 and args.fsdp_size == 1)
+    beside = [[weight.detach().clone() for weight in model.parameters()] for _ in range(copies)]
     with _autocast(args, model.device.type):
         loss = _loss(model, batch)
     loss.backward()
     optimizer.step()
     torch.accelerator.synchronize()
-    del average
+    del beside
 
 
 def _runs(step: Callable[[int], Any], rows: int) -> bool:

@@ -75,8 +75,7 @@ def measure_update(
     memory = PeakMemory(device)
     model = model_class(config).to(device).train()
     if checkpoints_activations(args):
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable()
+        set_checkpointing(model, on=True)
     betas = (args.adam_beta1, args.adam_beta2)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, betas, args.adam_epsilon, fused=True)
     batch = {"labels": _tokens(config, rows, target_length, device)}
@@ -96,6 +95,15 @@ def measure_update(
 def checkpoints_activations(args: Any) -> bool:
     """Say whether layers are computed again in the backward pass; older versions of the library have one name for it."""
     return bool(getattr(args, "activation_checkpointing", None) or args.gradient_checkpointing)
+
+
+def set_checkpointing(model: PreTrainedModel, *, on: bool):
+    """Have a model's layers computed again in the backward pass, or not; by whichever name the library has for it."""
+    word = "enable" if on else "disable"
+    switch = getattr(model, f"activation_checkpointing_{word}", None) or getattr(
+        model, f"gradient_checkpointing_{word}"
+    )
+    switch()
 
 
 def _tokens(config: Any, rows: int, length: int, device: torch.device) -> torch.Tensor:

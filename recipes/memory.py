@@ -87,6 +87,7 @@ def training_memory(
     checkpoints_activations: bool = False,
     fsdp_size: int = 1,
     keeps_average: bool = False,
+    buckets: bool = False,
 ) -> TrainingMemory:
     """Return what an update takes at its peak, by the formula above.
 
@@ -101,6 +102,7 @@ def training_memory(
         checkpoints_activations: only the layers' inputs are kept, and one layer at a time is computed again.
         fsdp_size: devices that share weights, gradients and optimizer state.
         keeps_average: there is a moving average of the weights.
+        buckets: each of several devices has all gradients, and DDP keeps them once more to send them.
 
     Raises:
         ValueError: there is no formula for the model.
@@ -113,7 +115,7 @@ def training_memory(
         gathered = 4 * (embeddings + 2 * (parameters - embeddings) / _layers(config))
     return TrainingMemory(
         weights=(4 + 4 * keeps_average) * own + 2 * parameters * bytes_of.half + gathered,
-        gradients=4 * own,
+        gradients=(4 + 4 * buckets) * own,
         optimizer=8 * own,
         activations=kept_activations(
             config, rows, source_length, target_length, bytes_of, fused_attention, checkpoints_activations

@@ -19,8 +19,9 @@ from .run_arguments import RunArguments
 from .train import load_recipe, script
 
 
-# Share of a device's memory that is left beside its driver's, the kernels' and what lies between blocks of it; assumed.
-USABLE = 0.9
+# Share of a device's memory that the formula may fill: the rest is for what lives only for a moment (13 to 20 % where it was
+# measured: docs/scaling.md), the driver, the kernels, and what lies between blocks; assumed.
+USABLE = 0.75
 # Usual sizes of a device's memory, GB.
 SIZES = (12, 16, 24, 40, 80)
 
@@ -74,6 +75,7 @@ class Plan:
             checkpoints_activations=checkpoints_activations(self.args),
             fsdp_size=self.args.fsdp_size,
             keeps_average=bool(self.args.ema_decay),
+            buckets=self.devices > 1 and self.args.fsdp_size == 1,
         )
 
     def kept(self, on_cpu: bool = False) -> float:

@@ -12,6 +12,7 @@ from transformer_theatre.recipes.batch_fit import MOST_TOKENS, bytes_kept, token
 
 SIZES = {"vocab_size": 300, "d_model": 16, "dropout": 0.1}
 ARGUMENTS = {"device": torch.device("cpu"), "world_size": 1, "ema_decay": None, "bf16": False, "fp16": False}
+ARGUMENTS |= {"gradient_checkpointing": False, "fsdp_size": 1}
 
 
 @pytest.fixture(params=["pairs", "text"])
@@ -53,6 +54,23 @@ def test_more_memory_holds_more_and_more_state_holds_less(model, monkeypatch):
     assert found(16 * 2**20) > 1.8 * base
     assert found(8 * 2**20, ema_decay=0.9) < base
     assert found(2**50) == MOST_TOKENS
+
+
+def test_a_model_whose_layers_are_computed_again_holds_more(monkeypatch):
+    """Of its layers backward keeps what goes in, and one of them as a whole."""
+    sizes = {**SIZES, "vocab_size": 20}
+    model = GPTForCausalLM(GPTConfig(num_hidden_layers=8, num_attention_heads=2, ffn_dim=64, **sizes))
+    free, fixed = 8 * 2**20, 3 * sum(weight.nbytes for weight in model.parameters())
+    monkeypatch.setattr(batch_fit, "free_memory", lambda: free)
+    plain, tokens = (tokens_that_fit(model, arguments(gradient_checkpointing=on), 20) for on in (False, True))
+    batch, again = rows_of(model, tokens, 20), arguments(gradient_checkpointing=True)
+    whole = bytes_kept(model, again, batch)
+    with batch_fit._checkpointing(model, again):
+        inputs = bytes_kept(model, again, batch)
+    assert tokens > 2 * plain
+    assert inputs < whole / 4
+    assert 1.5 * (inputs + whole / 8) == pytest.approx(0.8 * free - fixed, rel=0.05)
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def test_bytes_are_linear_in_rows(model):

@@ -86,7 +86,10 @@ def test_a_plan_counts_what_all_devices_do_together():
     assert eight.tokens == accumulating.tokens == 8 * one.tokens
     assert eight.operations == pytest.approx(8 * one.operations)
     assert eight.tokens == pytest.approx(50_000, rel=0.02)
-    assert one.memory() == eight.memory() == accumulating.memory()
+    assert one.memory() == accumulating.memory()
+    assert eight.memory().total == one.memory().total + 4 * one.parameters  # what DDP sends
+    sharded = make_plan("wmt14-en-de/base", ["--fsdp_size", "8"], devices=8)
+    assert sharded.memory().gradients == one.parameters * 4 / 8
     model = TransformerForConditionalGeneration(TransformerConfig())
     assert one.parameters == sum(weight.numel() for weight in model.parameters())
 
@@ -97,7 +100,7 @@ def test_the_largest_batch_fills_the_memory():
         make_plan("wmt14-en-de/big", ["--max_tokens_per_batch", str(size)]).memory().total
         for size in (tokens, tokens + 200)
     )
-    assert fitting <= 0.9 * 24e9 < too_large
+    assert fitting <= 0.75 * 24e9 < too_large
     assert largest_batch(make_plan("wmt14-en-de/big", []), 3) == 0
 
 
