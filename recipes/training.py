@@ -109,8 +109,9 @@ def begin_output(
     folder, checkpoint = Path(args.output_dir or ""), last_checkpoint(args)
     same_model(model, checkpoint)
     # A folder by its last name, which is the same by whatever path it is given.
-    source = {name: Path(given[name]).name for name in SOURCES if given.get(name)}
-    begun = fingerprint(train, validation, tokenizer, batching(args, **adapter_options(model)) | source)
+    source = {name: Path(given[name]).name if given.get(name) else "none" for name in SOURCES}
+    options = batching(args, **adapter_options(model)) | source | _asked_of_tokenizer(given)
+    begun = fingerprint(train, validation, tokenizer, options)
     if checkpoint is not None:
         then = check_fingerprint(Path(checkpoint).parent, begun)
         rows = None if isinstance(train, StreamBatches) else len(train)
@@ -124,6 +125,13 @@ def begin_output(
             begin_folder(folder, contents, name=recipe.name, resume=resumes(args))
             write_json(folder / FINGERPRINT, begun)
     return folder
+
+
+def _asked_of_tokenizer(given: dict[str, Any]) -> dict[str, Any]:
+    """Take from a recipe what decides its tokenizer: a run that goes on loads the one of its checkpoint, whatever is asked for."""
+    kind = given.get("tokenizer", "bpe")
+    asked = {"tokenizer asked for": Path(kind).name, "lowercase": given.get("lowercase", False)}
+    return asked | {"vocab_size": given.get("vocab_size", "the preset's")}
 
 
 def settle_tokens(args: RunArguments, given: dict[str, Any], model: PreTrainedModel, longest: int):
@@ -142,8 +150,9 @@ def settle_tokens(args: RunArguments, given: dict[str, Any], model: PreTrainedMo
     """
     if args.max_tokens_per_batch != "auto":
         return
-    begun = Path(args.output_dir or "") / FINGERPRINT
-    if resumes(args) and begun.is_file():
+    checkpoint = last_checkpoint(args)
+    begun = None if checkpoint is None else Path(checkpoint).parent / FINGERPRINT
+    if begun is not None and begun.is_file():
         args.max_tokens_per_batch = json.loads(begun.read_text(encoding="utf-8")).get("division", {}).get("tokens")
     if not isinstance(args.max_tokens_per_batch, int):
         args.max_tokens_per_batch = tokens_that_fit(model, args, longest)
@@ -158,14 +167,14 @@ def batching(args: RunArguments, lora_alpha: float | None = None, lora_dropout: 
     order = "by tokens" if args.max_tokens_per_batch else str(getattr(args, "train_sampling_strategy", "random"))
     more: dict[str, Any] = {"shuffle_buffer": args.shuffle_buffer} if args.streaming else {}
     if args.bpe_dropout:
-        more |= {"bpe_dropout": args.bpe_dropout, "bpe_dropout_sides": args.bpe_dropout_sides}
-    if lora_alpha is not None:
-        more["lora_alpha"] = lora_alpha
+        more["bpe_dropout_sides"] = args.bpe_dropout_sides
     return {
         "seed": args.seed,
         "order of rows": order,
         "optimizer": args.optimizer or str(getattr(args.optim, "value", args.optim)),
         "moving average": "kept" if args.ema_decay else "none",
+        "bpe_dropout": args.bpe_dropout,
+        "lora_alpha": "none" if lora_alpha is None else lora_alpha,
         **more,
         "division": asdict(division_of(args)),
         "settings": settings,

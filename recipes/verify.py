@@ -175,6 +175,8 @@ def departures(folder: Path, given: dict[str, Any], strict: bool) -> dict[str, A
     }
     beside = _BESIDE if strict else _BESIDE | {"seed"}
     keys = [key for key in dict.fromkeys([*there, *given]) if key not in beside]
+    if given.get("max_tokens_per_batch") == "auto":  # the run has put its number there
+        keys = [key for key in keys if key != "max_tokens_per_batch"]
     return {key: [there.get(key), given.get(key)] for key in keys if there.get(key) != given.get(key)}
 
 

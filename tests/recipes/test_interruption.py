@@ -184,6 +184,14 @@ def _another_tokenizer(corpus):
 
 
 CHANGES |= {
+    "tokenizer": (
+        lambda corpus: None,
+        ["--tokenizer", "character"],
+        "its tokenizer asked for was bpe, and is character now",
+    ),
+    "pieces": (lambda corpus: None, ["--vocab_size", "280"], "its vocab_size was 300, and is 280 now"),
+    "case": (lambda corpus: None, ["--lowercase", "true"], "its lowercase was False, and is True now"),
+    "dropped merges": (lambda corpus: None, ["--bpe_dropout", "0.5"], r"its bpe_dropout was 0\.0, and is 0\.5 now"),
     "text": (_another_tokenizer, [], "its training data was 64 rows .* and is 64 rows"),
     "optimizer": (lambda corpus: None, ["--optim", "sgd"], "its optimizer was adamw_torch.*, and is sgd now"),
     "average": (lambda corpus: None, ["--ema_decay", "0.9"], "its moving average was none, and is kept now"),

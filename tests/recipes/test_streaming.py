@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from transformer_theatre.recipes import training
-from transformer_theatre.recipes.stream_batches import STREAM_FILE
+from transformer_theatre.recipes.stream_batches import NOTE, STREAM_FILE, StreamKeeper
 from transformer_theatre.recipes.text_streams import LineStream
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.trainer import TheatreTrainer
@@ -239,6 +239,9 @@ def test_the_number_that_fits_is_found_logged_and_kept(run, tmp_path, monkeypatc
     # A run that goes on asks nobody.
     monkeypatch.setattr(training, "tokens_that_fit", lambda *_: pytest.fail("tried again"))
     assert run("pairs", *lines, folder="auto", options=["--resume_from_checkpoint", "true"]) == 0
+    checkpoint = str(tmp_path / "auto" / "checkpoint-5")
+    assert run("pairs", *lines, folder="elsewhere", options=["--resume_from_checkpoint", checkpoint]) == 0
+    assert same_weights(tmp_path / "auto", tmp_path / "elsewhere")
 
 
 @pytest.mark.slow
@@ -292,3 +295,37 @@ def test_text_with_dropout_has_about_as_many_steps_as_epochs_of_it(run, tmp_path
     assert steps[1] == pytest.approx(2 * len(text) / 31 / 2, rel=0.05)
     assert steps[1] > 1.5 * steps[0]
     assert math.isfinite(json.loads((tmp_path / "bytes" / "metrics.json").read_text(encoding="utf-8"))["eval_nll"])
+
+
+def spoil(monkeypatch, batch):
+    """Make the loss of a batch, from 1, infinite."""
+    compute, count = TheatreTrainer.compute_loss, []
+
+    def spoiled(self, *args, **kwargs):
+        count.append(1)
+        return compute(self, *args, **kwargs) / (0 if len(count) == batch else 1)
+
+    monkeypatch.setattr(TheatreTrainer, "compute_loss", spoiled)
+
+
+def test_a_stream_names_the_lines_of_the_batch_whose_loss_is_no_number(run, monkeypatch, capsys):
+    """Not those of the whole update, of which it is the first, nor those that were read ahead."""
+    taken, take = [], StreamKeeper.take
+
+    def spy(self, inputs):
+        taken.append(inputs[NOTE].origins)
+        return take(self, inputs)
+
+    monkeypatch.setattr(StreamKeeper, "take", spy)
+    spoil(monkeypatch, 3)
+    lines = ["streaming: true", "shuffle_buffer: 30", "per_device_train_batch_size: 4", "max_steps: 4"]
+    assert run("pairs", *lines, "gradient_accumulation_steps: 2") == 1
+    assert f"The loss became inf in step 2, on {', '.join(taken[2])}. The run ends" in capsys.readouterr().err
+
+
+def test_a_row_of_running_text_is_named_by_where_it_begins(run, monkeypatch, capsys):
+    spoil(monkeypatch, 2)
+    lines = ["per_device_train_batch_size: 2", 'train_sampling_strategy: "sequential"', "max_steps: 4"]
+    assert run("text", *lines) == 1
+    places = "train.txt:1 from token 65 on, train.txt:1 from token 97 on"
+    assert f"The loss became inf in step 2, on {places}. The run ends" in capsys.readouterr().err

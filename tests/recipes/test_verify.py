@@ -4,6 +4,7 @@ import json
 import statistics
 
 import pytest
+import yaml
 
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.verify import without
@@ -188,3 +189,15 @@ def test_help_says_what_it_does(capsys):
 def test_options_are_left_out_with_their_words():
     words = ["--seeds", "1", "2", "--bf16", "true", "--output_dir=x", "--metrics", "bleu", "chrf"]
     assert without(words, {"seeds", "output_dir"}) == ["--bf16", "true", "--metrics", "bleu", "chrf"]
+
+
+def test_a_run_whose_tokens_were_found_is_the_recipes_and_can_be_finished(recipe, corpus, tmp_path, capsys):
+    path, folder = recipe('max_tokens_per_batch: "auto"', 'save_strategy: "steps"', "save_steps: 1"), tmp_path / "run"
+    assert verify(path, corpus, folder) == 0
+    found = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["max_tokens_per_batch"]
+    for name in ("model.safetensors", "metrics.json"):
+        (folder / name).unlink()
+    assert verify(path, corpus, folder) == 0
+    assert verify(path, corpus, folder) == 0
+    assert report_of(folder)["runs"][0]["departs"] == {}
+    assert yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["max_tokens_per_batch"] == found
