@@ -41,10 +41,14 @@ class ProcessorEnergy:
     def _microjoules(domain: Path) -> int:
         return int((domain / "energy_uj").read_text(encoding="ascii"))
 
-    def read(self) -> float:
-        """Return the joules since this object was made."""
+    def read(self) -> float | None:
+        """Return the joules since this object was made; None from when on a counter cannot be read any more."""
         for domain, counts_to in self._range.items():
-            now = self._microjoules(domain)
+            try:
+                now = self._microjoules(domain)
+            except (OSError, ValueError):
+                self._range = {}
+                return None
             self.joules += ((now - self._last[domain]) % counts_to) / 1e6
             self._last[domain] = now
         return self.joules
@@ -79,6 +83,11 @@ class GpuEnergy:
         """Whether the GPU has a counter."""
         return self._nvml is not None
 
-    def read(self) -> float:
-        """Return the joules since this object was made."""
-        return (self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._first) / 1000
+    def read(self) -> float | None:
+        """Return the joules since this object was made; None from when on the counter cannot be read any more."""
+        try:
+            now = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
+        except self._nvml.NVMLError:
+            self._nvml = None
+            return None
+        return (now - self._first) / 1000

@@ -200,17 +200,29 @@ class RunCounters(TrainerCallback):
             speed["mfu"] = round(
                 flops_of_tokens(self.config, sums) / max(1e-9, now.possible_flops - before.possible_flops), 4
             )
+        for name in ("cpu_joules", "gpu_joules"):
+            spent, earlier = getattr(now, name), getattr(before, name)
+            if spent is not None and earlier is not None:
+                speed[name.replace("_", "_energy_")] = round(spent - earlier, 1)
         if done:
             passed = time.monotonic() - (self._begun or 0.0)
             speed["seconds_left"] = round(passed / done * (state.max_steps - state.global_step), 1)
         return speed
+
+    def mean_loss(self) -> float | None:
+        """Return the mean loss of the updates of the whole run; None where a part of it was not counted, or there are none.
+
+        All processes must call it together.
+        """
+        totals = self.totals()
+        return totals.loss_sum / totals.updates if self.is_whole and totals.updates else None
 
     def figures(self) -> dict[str, Any]:
         """Return what belongs into metrics.json: of the whole run; all processes must call it together.
 
         Where a part of it was not counted, what depends on the whole is left out.
         """
-        totals = self.totals()
+        totals, loss = self.totals(), self.mean_loss()
         flops = flops_of_tokens(self.config, totals.token_sums)
         figures: dict[str, Any] = {
             "train_tokens_per_second": round(totals.tokens / totals.seconds, 1),
@@ -221,7 +233,7 @@ class RunCounters(TrainerCallback):
         }
         if self.is_whole:
             figures |= {
-                "train_loss": totals.loss_sum / max(1, totals.updates),
+                "train_loss": loss,
                 "train_tokens": totals.tokens,
                 "train_seconds": round(totals.seconds, 2),
                 "train_evaluation_seconds": round(totals.evaluation_seconds, 2),

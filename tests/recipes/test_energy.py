@@ -37,6 +37,14 @@ def test_a_counter_that_begins_again_goes_on(tmp_path):
     assert energy.read() == pytest.approx(12.0)
 
 
+def test_a_counter_that_is_gone_is_not_known_any_more_and_stops_nothing(tmp_path):
+    counter = _domain(tmp_path, "intel-rapl:0", "package-0", 5_000_000)
+    energy = ProcessorEnergy(tmp_path)
+    counter.unlink()
+    assert energy.read() is None
+    assert not energy.is_known
+
+
 def test_where_nothing_can_be_read_nothing_is_known(tmp_path):
     (tmp_path / "intel-rapl:0").mkdir()
     (tmp_path / "intel-rapl:0" / "name").write_text("package-0", encoding="ascii")
@@ -81,6 +89,15 @@ def test_a_gpu_is_found_by_its_own_number(gpu):
     nvml.counts = {"GPU-abc": 12_500, "GPU-other": 99}
     assert energy.is_known
     assert energy.read() == pytest.approx(7.5)
+
+
+def test_a_gpu_whose_counter_is_gone_is_not_known_any_more_and_stops_nothing(gpu):
+    nvml = _Nvml({"GPU-abc": 5000})
+    gpu(nvml)
+    energy = GpuEnergy(torch.device("cuda", 0))
+    nvml.counts = None
+    assert energy.read() is None
+    assert not energy.is_known
 
 
 def test_a_gpu_without_a_counter_is_not_known(gpu):
