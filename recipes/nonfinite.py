@@ -1,6 +1,7 @@
 """Updates whose loss or gradient is no number: the run stops before such an update is made, or skips it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,10 +10,13 @@ from torch import nn
 from transformers.utils import logging
 
 from .agreement import on_any_process
+from .run_folder import write_whole
 from .sharding import whole
 
 
 logger = logging.get_logger(__name__)
+# Rows that a message names; a file names all of them.
+_SHOWN = 5
 
 
 class FiniteUpdates:
@@ -22,23 +26,22 @@ class FiniteUpdates:
 
     Args:
         args: the run's.
-        names_of: names the rows of a batch, for the message.
 
     Attributes:
         made: updates since training began or went on, without those that were skipped.
     """
 
-    def __init__(self, args: Any, names_of: Callable[[Mapping[str, torch.Tensor]], list[str]]):
-        self.args, self.names_of = args, names_of
+    def __init__(self, args: Any):
+        self.args = args
         self.made = 0
         self._made_since_log = self._skipped_since_log = 0
         self._added = self._unread = torch.zeros(())
         self._losses = 0.0
-        self._batches: list[tuple[Mapping[str, torch.Tensor], torch.Tensor]] = []
+        self._batches: list[tuple[Callable[[], list[str]], torch.Tensor]] = []
 
-    def add(self, batch: Mapping[str, torch.Tensor], loss: torch.Tensor) -> torch.Tensor:
-        """Take in a batch of the update and its loss; return the loss, or 0 where it is no number."""
-        self._batches.append(({name: batch[name] for name in ("input_ids", "attention_mask")}, loss))
+    def add(self, names: Callable[[], list[str]], loss: torch.Tensor) -> torch.Tensor:
+        """Take in the loss of a batch of the update, and what names the batch's rows; return the loss, or 0 where it is no number."""
+        self._batches.append((names, loss))
         return loss.nan_to_num(0.0, 0.0, 0.0)
 
     def problem(self, norm: torch.Tensor | float, step: int, *, scaled: bool) -> str | None:
@@ -62,14 +65,24 @@ class FiniteUpdates:
             return None
         guilty = [pair for pair in batches if not pair[1].isfinite()] if wrong_losses else batches
         # The gradient is everybody's; a loss belongs to the processes where it went wrong.
-        told = gather_object([(losses[~losses.isfinite()].tolist(), self._names(batch for batch, _ in guilty))])
+        rows = list(dict.fromkeys(name for names_of, _ in guilty for name in names_of()))
+        told = gather_object([(losses[~losses.isfinite()].tolist(), rows)])
         values = [loss for found, _ in told for loss in found]
         names = [name for found, rows in told if found or not values for name in rows]
         what = f"The loss became {values[0]}" if values else f"The gradient's norm became {value.item()}"
-        return f"{what} in step {step}, on {', '.join(names[:5])}{_more(len(names) - 5)}."
+        return f"{what} in step {step}, on {', '.join(names[:_SHOWN])}{self._more(names, step)}."
 
-    def _names(self, batches) -> list[str]:
-        return list(dict.fromkeys(name for batch in batches for name in self.names_of(batch)))
+    def _more(self, names: list[str], step: int) -> str:
+        """Say how many rows more there are, and in which file all of them stand."""
+        if len(names) <= _SHOWN:
+            return ""
+        more, path = f" and {len(names) - _SHOWN} more", Path(self.args.output_dir) / f"nonfinite-step-{step}.txt"
+        try:
+            if self.args.process_index == 0:
+                write_whole(path, "\n".join(names) + "\n")
+        except OSError as error:  # what is wrong with the loss is to be said all the same
+            return f"{more}, which {error.filename} could not take: {error.strerror}"
+        return f"{more}, all of them in {path}"
 
     def skip(self, model: nn.Module, total: torch.Tensor, found_inf: Sequence[torch.Tensor] = ()):
         """See to it that the optimizer does nothing, and take the losses of the update out of their sum.
@@ -113,7 +126,3 @@ def noted_by(scaler: Any, optimizer: Any) -> list[torch.Tensor]:
     """Return what fp16's scaler has noted of the gradients of an optimizer, a number for each device: above 0 if one is none."""
     plain = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
     return list(scaler._found_inf_per_device(plain).values())
-
-
-def _more(count: int) -> str:
-    return f" and {count} more" if count > 0 else ""

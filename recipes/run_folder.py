@@ -28,6 +28,7 @@ _WRITTEN = [
     "tokenizer*.json",
     "golden.safetensors",
     "recipe.yaml",
+    "nonfinite-step-*.txt",
     "special_tokens_map.json",
     *_TRAVELS,
     "fingerprint.json",
@@ -74,7 +75,8 @@ def check_folder(path: str | Path, *, overwrite: bool = False, resume: bool = Fa
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()
-    if resume or not folder.exists() or not any(folder.iterdir()):
+    # A run that was killed before it began may have left its lock.
+    if resume or not folder.exists() or all(path.name == ".lock" for path in folder.iterdir()):
         return
     if not overwrite:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Batches of a text that is read while it is trained on, shuffled in a buffer; where they have come to can be saved."""
 
+import collections
 import copy
 import gzip
 import hashlib
@@ -258,7 +259,9 @@ class StreamKeeper(TrainerCallback):
 
     def __init__(self, batches: StreamBatches, batches_in_update: int):
         self.batches, self.batches_in_update = batches, batches_in_update
-        self.origins: list[str] = []  # of the last batches
+        self.origins: collections.deque[list[str]] = (
+            collections.deque()
+        )  # of the batches that nothing was learned from yet
         self._states: list[StreamState] = []
 
     def take(self, inputs: Any) -> Any:
@@ -272,7 +275,7 @@ class StreamKeeper(TrainerCallback):
             raise ValueError(note.error)
         if note.state is not None:
             self._states.append(note.state)
-        self.origins = [*self.origins, *note.origins]
+        self.origins.append(note.origins)
         return inputs
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -281,10 +284,6 @@ class StreamKeeper(TrainerCallback):
             at for at, kept in enumerate(self._states) if kept.batch <= state.global_step * self.batches_in_update
         ]
         del self._states[: begun[-1] if begun else 0]
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Forget where the update's rows came from."""
-        self.origins = []
 
     def save(self, checkpoint: Path, step: int):
         """Write into a checkpoint that is being saved the state from which the batch after this update was made, or will be.

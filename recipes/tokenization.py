@@ -180,7 +180,7 @@ def encode_blocks(
     shorter than a block makes a shorter one.
 
     Args:
-        dataset: column `text`.
+        dataset: column `text`, and `origin` if there is one.
         tokenizer: its own special tokens are not added.
         block_size: tokens that a model reads of a block: at most its positions.
         stride: tokens from the beginning of one block to that of the next. None: `block_size`, the most there can be. Less
@@ -190,7 +190,8 @@ def encode_blocks(
     Returns:
         Columns `input_ids`, `attention_mask`, `labels` and `length` (tokens). The labels are the ids and the token after them, to
         be shifted by the model, see `next_tokens`; -100 where a token is not predicted in this block: those that are not -100
-        are all tokens, once.
+        are all tokens, once. Where the documents have an `origin`, so has a block: that of the document it begins in, and the
+        token there.
 
     Raises:
         ValueError: the sizes do not fit, the text has fewer than two tokens, or several documents meet a tokenizer
@@ -199,10 +200,15 @@ def encode_blocks(
     stride = block_size if stride is None else stride
     if not 1 <= stride <= block_size:
         raise ValueError(f"stride={stride} must be at least 1 and at most block_size={block_size} tokens.")
-    tokens = _join_documents(dataset["text"], tokenizer)
+    tokens, begins = _join_documents(dataset["text"], tokenizer)
     if len(tokens) < 2:
         raise ValueError(f"The text has {len(tokens)} tokens; at least 2 are needed to predict one from the other.")
-    columns = _cut_blocks(tokens, block_size, stride)
+    columns, starts = _cut_blocks(tokens, block_size, stride)
+    if "origin" in dataset.column_names:
+        documents = np.searchsorted(begins, starts, side="right") - 1
+        places = zip(documents, starts - begins[documents], strict=True)
+        origins = dataset["origin"][:]
+        columns["origin"] = [f"{origins[document]} from token {at + 1:,} on" for document, at in places]
     if apart:
         columns["position_ids"] = [positions_in_documents(ids, tokenizer.eos_token_id) for ids in columns["input_ids"]]
     return Dataset.from_dict(columns)
@@ -287,26 +293,30 @@ def can_be_cut(tokenizer: PreTrainedTokenizerBase) -> bool:
     return backend.pre_tokenizer.__getstate__() in [_split_words().__getstate__(), _split_characters().__getstate__()]
 
 
-def _join_documents(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """Encode documents and put them in a row: (tokens,), int32."""
+def _join_documents(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+    """Encode documents and put them in a row: (tokens,), int32; say where each one begins in it."""
     cut = can_be_cut(tokenizer)
     documents = []
     for text in texts:
         pieces = pieces_of(text) if cut else [text]
         rows = [tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"] for piece in pieces]
         documents.append(np.array(list(chain.from_iterable(rows)), dtype=np.int32))
+    begins = np.cumsum([0, *map(len, documents)])[:-1]
     if len(documents) > 1:
         if tokenizer.eos_token_id is None:
             raise ValueError(f"{len(documents):,} documents need an end token between them; the tokenizer has none.")
         end = np.array([tokenizer.eos_token_id], dtype=np.int32)
+        begins += np.arange(len(documents))  # each with the end token before it
         documents = [end, *chain.from_iterable((document, end) for document in documents)]
     tokens = np.concatenate(documents) if documents else np.array([], dtype=np.int32)
     _warn_of_unknown(tokenizer, (document.tolist() for document in documents))
-    return tokens
+    return tokens, begins
 
 
-def _cut_blocks(tokens: np.ndarray, block_size: int, stride: int) -> dict[str, list[Any]]:
+def _cut_blocks(tokens: np.ndarray, block_size: int, stride: int) -> tuple[dict[str, list[Any]], np.ndarray]:
+    """Cut tokens into the columns of blocks; say at which token each one begins."""
     columns: dict[str, list[Any]] = {"input_ids": [], "attention_mask": [], "labels": [], "length": []}
+    starts = []
     predicted = 1  # tokens, from the first on, that need no prediction any more
     for start in range(0, len(tokens), stride):
         if predicted == len(tokens):
@@ -316,9 +326,10 @@ def _cut_blocks(tokens: np.ndarray, block_size: int, stride: int) -> dict[str, l
         block, labels = row[:-1], row.copy()
         labels[: predicted - start] = IGNORED
         predicted = start + len(row)
+        starts.append(start)
         for name, value in zip(columns, (block, np.ones_like(block), labels, len(block)), strict=True):
             columns[name].append(value)
-    return columns
+    return columns, np.array(starts)
 
 
 def encode_batch(batch: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:

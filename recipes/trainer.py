@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -96,7 +97,7 @@ class TheatreTrainer(PublishingTrainer):
         self.average = ExponentialAverage(model, args.ema_decay) if args.ema_decay else None
         if self.average is not None:
             self.add_callback(self.average)
-        self.finite = FiniteUpdates(args, self._names_of)
+        self.finite = FiniteUpdates(args)
         self.counters = RunCounters(model, self.counter, self.finite)
         self.add_callback(self.counters)
         if args.early_stopping_patience:
@@ -214,6 +215,10 @@ class TheatreTrainer(PublishingTrainer):
         logs = self.finite.correct(logs)
         if "loss" in logs:
             logs.update(self.counters.speed(self.state))
+        if "train_loss" in logs:  # the library's counts skipped updates, and of a run that went on its last part alone
+            mean = self.counters.mean_loss()
+            logs = {key: value for key, value in logs.items() if key != "train_loss"}
+            logs |= {} if mean is None else {"train_loss": mean}
         super().log(logs, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
@@ -243,15 +248,21 @@ class TheatreTrainer(PublishingTrainer):
         """Count the batch, and learn from it."""
         self.counter.add(inputs)
         taken = documents_apart(inputs, str(self.model.config._attn_implementation))
-        return self.finite.add(inputs, super().training_step(model, taken, num_items_in_batch))
+        names = self._names_of_rows({name: inputs[name] for name in ("input_ids", "attention_mask")})
+        return self.finite.add(names, super().training_step(model, taken, num_items_in_batch))
 
-    def _names_of(self, inputs) -> list[str]:
-        """Name the rows of a batch, or, of a stream, those of the whole update."""
+    def _names_of_rows(self, inputs: dict[str, torch.Tensor]) -> Callable[[], list[str]]:
+        """Make what names the rows of the batch that is learned from, should it have to."""
         if self.stream is not None:
-            return self.stream.origins
-        dataset: Any = self.train_dataset
-        rows = rows_of(inputs, dataset) if self.dropped is None else self.dropped.rows_of(inputs)
-        return [dataset[row].get("origin", f"row {row + 1}") for row in rows]
+            origins = self.stream.origins.popleft()
+            return lambda: origins
+
+        def names() -> list[str]:
+            dataset: Any = self.train_dataset
+            rows = rows_of(inputs, dataset) if self.dropped is None else self.dropped.rows_of(inputs)
+            return [dataset[row].get("origin", f"row {row + 1}") for row in rows]
+
+        return names
 
     def _get_grad_norm(self, model, grad_norm=None):
         """Look at loss and gradient; the library asks for the norm just before it makes the update.
@@ -329,7 +340,7 @@ class TheatreTrainer(PublishingTrainer):
         self.figures = self._figures()
         assert output.metrics is not None
         for name, value in self.figures.items():
-            if name != "tokens" and not isinstance(value, str):
+            if name != "tokens":
                 output.metrics[f"{metric_key_prefix}_{name.replace('nll', 'loss')}"] = value
         return output
 

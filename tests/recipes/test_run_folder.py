@@ -49,6 +49,14 @@ def test_a_folder_that_no_run_has_made_is_never_deleted(tmp_path):
         check_folder(tmp_path, overwrite=True)
 
 
+def test_a_lock_that_a_killed_run_has_left_is_no_work_of_its(tmp_path):
+    (tmp_path / ".lock").touch()
+    check_folder(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match="is not empty"):
+        check_folder(tmp_path)
+
+
 def test_a_folder_names_the_recipe_of_its_run(tmp_path):
     assert recipe_of(tmp_path) is None
     begin_folder(tmp_path, {"task": "translation"}, name="dates/demo")

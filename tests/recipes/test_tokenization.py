@@ -338,6 +338,20 @@ def test_every_token_is_predicted_exactly_once(document_tokenizer, texts, size, 
     assert set(blocks["length"]) == {min(size, len(tokens) - 1)}
 
 
+@pytest.mark.parametrize("texts", [CORPUS[:1], CORPUS[:3]], ids=["one", "three"])
+def test_a_block_says_in_which_document_it_begins_and_where(document_tokenizer, texts):
+    names = [f"text.txt:{number}" for number in range(1, len(texts) + 1)]
+    parts = [document_tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    parts = parts if len(texts) == 1 else [[document_tokenizer.eos_token_id, *part] for part in parts]
+    places = [
+        f"{name} from token {at} on" for name, part in zip(names, parts, strict=True) for at in range(1, len(part) + 1)
+    ]
+    documents = Dataset.from_dict({"text": texts, "origin": names})
+    blocks = encode_blocks(documents, document_tokenizer, 1)
+    assert blocks["origin"][:] == places[: len(blocks)]
+    assert "origin" not in encode_blocks(documents.remove_columns("origin"), document_tokenizer, 1).column_names
+
+
 def test_predictions_have_at_least_the_context_that_the_stride_leaves(document_tokenizer):
     blocks = encode_blocks(Dataset.from_dict({"text": CORPUS[:1]}), document_tokenizer, 8, stride=3)
     for block in list(blocks)[1:-1]:  # the last one reaches back
