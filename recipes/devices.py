@@ -83,5 +83,5 @@ def find_device(name: str) -> Device | None:
 
 
 def _stands_in(part: str, words: list[str], name: str) -> bool:
-    """A word must be there as it is: an "L4" is no "L40"."""
-    return part in name if " " in part else part in words
+    """A word must be there as it is, an "L4" is no "L40"; what two words name, alone: an "RTX 4090" is no "RTX 4090 D"."""
+    return name.endswith(part) if " " in part else part in words
