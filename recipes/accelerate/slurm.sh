@@ -36,7 +36,7 @@ export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # A batch script gets the signal too if the job is cancelled by name: it must live to queue the job again.
 trap '' TERM
-srun bash -c 'trap - TERM; RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE \
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" bash -c 'trap - TERM; RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE \
     exec python -m transformer_theatre.recipes.train "$@"' theatre "$@" --output_dir "$output" "${again[@]}"
 code=$?
 

@@ -199,7 +199,7 @@ SRUN = """#!{python}
 import os, subprocess, sys
 tasks = int(os.environ["SLURM_NTASKS"])
 started = [
-    subprocess.Popen(sys.argv[1:], env={{**os.environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}})
+    subprocess.Popen([word for word in sys.argv[1:] if word != "--cpus-per-task=8"], env={{**os.environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}})
     for rank in range(tasks)
 ]
 with open({pids!r}, "w") as file:
@@ -226,7 +226,13 @@ def cluster(tmp_path, monkeypatch):
         (programs / name).write_text(text, "utf-8")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    for name, value in {"NTASKS": 2, "NTASKS_PER_NODE": 2, "JOB_ID": free_port(), "JOB_NODELIST": "a"}.items():
+    for name, value in {
+        "NTASKS": 2,
+        "NTASKS_PER_NODE": 2,
+        "CPUS_PER_TASK": 8,
+        "JOB_ID": free_port(),
+        "JOB_NODELIST": "a",
+    }.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     return pids, requeued
 
