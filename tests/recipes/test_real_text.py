@@ -3,11 +3,14 @@
 import io
 import json
 import sys
+from itertools import chain
 
 import pytest
 
 from transformer_theatre.recipes.arguments import parse_recipe
 from transformer_theatre.recipes.theatre import main
+from transformer_theatre.recipes.token_batches import TokenBatchSampler
+from transformer_theatre.recipes.tokenization import encode_pairs, train_bpe_tokenizer
 from transformer_theatre.recipes.train import load_recipe
 from transformer_theatre.recipes.train_translation import argument_types, as_test_set, read_split
 
@@ -107,3 +110,40 @@ def test_a_word_of_the_dictionary_is_one_text_with_all_its_pronunciations(shared
     rows = (shared_data / "g2p" / "cmudict" / "val.tsv").read_text(encoding="utf-8").splitlines()
     assert len(test) == len({row.split("\t")[0] for row in rows}) < len(rows)
     assert sum(map(len, test["references"])) == len(set(rows))
+
+
+@pytest.mark.slow
+def test_no_more_than_a_twentieth_of_multi30k_is_padding(shared_data):
+    """In batches of 4,096 tokens, both sides and padding counted."""
+    recipe, words = load_recipe("multi30k-de-en/small"), ["--data_dir", str(shared_data / "mt" / "multi30k_en_de")]
+    (_, data, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
+    pairs = read_split(data, "train")
+    tokenizer = train_bpe_tokenizer(chain(pairs["source"], pairs["target"]), recipe.values["vocab_size"])
+    rows = encode_pairs(pairs, tokenizer, data.max_length, "error")
+    lengths = [[len(row["input_ids"]), len(row["labels"])] for row in rows]
+    assert args.max_tokens_per_batch == 4096
+    batches = list(TokenBatchSampler(lengths, 4096, seed=1))
+    padded = [len(batch) * sum(max(lengths[row][side] for row in batch) for side in (0, 1)) for batch in batches]
+    assert max(padded) <= 4096
+    assert 1 - sum(map(sum, lengths)) / sum(padded) <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["post", "pre"])
+def test_the_recipes_of_iwslt14_run_on_files_of_its_names(shared_data, tmp_path, kind):
+    """A dry run: Multi30k stands in for the talks, lower-cased as they are."""
+    pytest.importorskip("sacremoses")
+    multi30k, folder = shared_data / "mt" / "multi30k_en_de", tmp_path / "data"
+    folder.mkdir()
+    for name, there in (("train", "val"), ("valid", "val"), ("test", "test_2016_flickr")):
+        for side in ("de", "en"):
+            text = (multi30k / f"{there}.{side}").read_text(encoding="utf-8").lower()
+            (folder / f"{name}.{side}").write_text(text, encoding="utf-8")
+    with (folder / "train.de").open("a") as source, (folder / "train.en").open("a") as target:
+        source.write("wort " * 300 + "\n")  # the longest sentences of the talks have over 256 pieces
+        target.write("word " * 300 + "\n")
+    words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / "run"), *SHRUNKEN, "--average_last", "0"]
+    assert main(["train", f"iwslt14-de-en/{kind}-norm", *words]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert "test_bleu_moses_lowercase" in metrics
+    assert metrics["train_rows_too_long"] == 0
