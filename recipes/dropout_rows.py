@@ -15,7 +15,7 @@ from .pair_dropout import drop_pair
 
 # Rows from which it is learned how many more tokens dropout makes of a text.
 _SAMPLE = 1000
-# Standard deviations above the mean that a batch leaves room for; what needs more is read without dropout (one row in 40).
+# Standard deviations above the mean that a batch leaves room for; what needs more is read without dropout: one side in 100.
 _MARGIN = 2.0
 
 
