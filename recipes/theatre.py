@@ -196,7 +196,8 @@ def _read_prompt() -> str:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"stdin: byte {error.start + 1} is no UTF-8.") from None
-    return text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n")
+    # The newline that ends the last line, as `echo` writes it, is no part of the text.
+    return text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n").removesuffix("\n")
 
 
 def run_classify(arguments: argparse.Namespace) -> int:
@@ -234,6 +235,13 @@ def run_demo(arguments: argparse.Namespace) -> int:
     return demo(Path(arguments.output_dir), arguments.date)
 
 
+def _as_text(word: str) -> str:
+    try:
+        return os.fsencode(word).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The command line: byte {error.start + 1} of {word!r} is no UTF-8.") from None
+
+
 def leave_processes():
     """Leave the processes of a run on several devices, all of which end here: their threads must not outlive Python."""
     import torch.distributed
@@ -255,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shows_traceback = "--traceback" in argv
     try:
         # Where the locale is not UTF-8, Python hands over bytes in disguise.
-        words = [os.fsencode(word).decode("utf-8") for word in argv if word != "--traceback"]
+        words = [_as_text(word) for word in argv if word != "--traceback"]
         if sys.stdin is None or sys.stdout is None:
             raise ValueError("stdin or stdout is closed.")
         if words and words[0] in COMMANDS:

@@ -157,9 +157,18 @@ def test_generate_begins_with_the_prompt(trained, stdin, capsys):
     assert main(["generate", str(trained / "gpt"), "--prompt", "To be", "--max_new_tokens", "90", "--seed", "1"]) == 0
     first = capsys.readouterr().out
     assert first.startswith("To be")
-    stdin(b"To be")
-    assert main(["generate", str(trained / "gpt"), "--max_new_tokens", "90", "--seed", "1"]) == 0
-    assert capsys.readouterr().out == first
+    for given in (b"To be", b"To be\n", b"To be\r\n"):  # as `echo` writes it
+        stdin(given)
+        assert main(["generate", str(trained / "gpt"), "--max_new_tokens", "90", "--seed", "1"]) == 0
+        assert capsys.readouterr().out == first
+    stdin(b"To be\n\n")
+    assert main(["generate", str(trained / "gpt"), "--max_new_tokens", "9", "--seed", "1"]) == 0
+    assert capsys.readouterr().out.startswith("To be\n")
+
+
+def test_bytes_of_the_command_line_that_are_no_text_are_named(capsys):
+    assert main(["generate", "model", "--prompt", os.fsdecode(b"To \xff\xfe")]) == 2
+    assert r"byte 4 of 'To \udcff\udcfe' is no UTF-8" in capsys.readouterr().err
 
 
 def test_evaluate_finds_what_training_measured(trained, capsys):
