@@ -183,7 +183,8 @@ class SequenceClassification(TaskModel):
         """Classify each row by the state at its last real token.
 
         Args:
-            input_ids: (batch, positions); or two texts in both orders, whose states are added, (batch, 2, positions).
+            input_ids: (batch, positions); or two texts in both orders, whose states are added, (batch, 2, positions). Of a model
+                of the task "similarity", the state of one order counts twice.
             attention_mask: 1 at real tokens, 0 at padding on either side, shaped as `input_ids`.
             position_ids: shaped as `input_ids`; None: real tokens are numbered from 0. An LSTM does not look at them.
             inputs_embeds: token embeddings in place of `input_ids`, with one dimension more, the width.
@@ -198,7 +199,11 @@ class SequenceClassification(TaskModel):
         if len(shape) != 2 and (len(shape) != 3 or shape[1] != 2):
             raise ValueError(f"The input's shape {tuple(shape)} must be (batch, positions) or (batch, 2, positions).")
         outputs, extract, real_tokens = self._read(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
-        logits_BL = self.classifier(self.dropout(extract if extract.dim() == 2 else extract.sum(1)))
+        if extract.dim() == 3:
+            extract = extract.sum(1)
+        elif getattr(self.config, "finetuning_task", None) == "similarity":
+            extract = 2 * extract  # one order stands for both
+        logits_BL = self.classifier(self.dropout(extract))
         loss = None
         if labels is not None:
             labels = labels.to(logits_BL.device)

@@ -17,7 +17,7 @@ from .row_parsing import BadLineError, parse_tsv
 from .stdin_lines import CHUNK, stdin_lines
 from .task_inputs import TaskCollator
 from .task_kinds import TASKS, columns_of, longest_sequence
-from .text_data import find_file
+from .text_data import JSON_LINES, ending_of, find_file
 
 
 # Padded tokens in a batch.
@@ -150,15 +150,33 @@ def lines_of(path: Path | None) -> Iterator[tuple[str, str]]:
     """Yield each line of a file, or of stdin, with its place.
 
     Raises:
-        ValueError: a line is not UTF-8.
+        ValueError: a line is not UTF-8, or the file is no text by its name.
     """
     if path is not None:
         found = find_file(path)
+        if (ending := ending_of(found)) in (*JSON_LINES, ".csv"):
+            raise ValueError(
+                f"{found}: lines of {ending} are no texts. Give a file with a text a line, of several texts with tabs between "
+                "them: `jq -r .text FILE` takes them out of JSON lines."
+            )
         for number, line in enumerate(LineReader(found), 1):
             yield f"{found}:{number}", line.removesuffix("\n")
         return
     for number, line in enumerate(stdin_lines(), 1):
         yield f"stdin:{number}", line
+
+
+def parsed_lines(classify: Classifier, path: Path | None) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the columns of each line, none of a blank one.
+
+    Raises:
+        ValueError: a line has the wrong columns; the message names it.
+    """
+    for place, line in lines_of(path):
+        try:
+            yield place, classify.parse(line) if line.strip() else []
+        except BadLineError as problem:
+            raise ValueError(f"{place}: {problem}.") from None
 
 
 def run(name: str, path: Path | None) -> int:
@@ -173,11 +191,11 @@ def run(name: str, path: Path | None) -> int:
         print(f"Type {classify.columns()}, and press Enter; Ctrl-D ends.", file=sys.stderr)
     datasets.disable_progress_bars()
     rows: list[tuple[str, list[str]]] = []
-    for place, line in lines_of(path):
-        try:
-            rows.append((place, classify.parse(line) if line.strip() else []))
-        except BadLineError as problem:
-            raise ValueError(f"{place}: {problem}.") from None
+    if path is not None:  # all of it, before the first answer
+        for _ in parsed_lines(classify, path):
+            pass
+    for row in parsed_lines(classify, path):
+        rows.append(row)
         if typed or len(rows) == CHUNK:
             write_answers(classify, rows)
             rows = []

@@ -14,6 +14,7 @@ from transformer_theatre import (
     GPTForSequenceClassification,
     LSTMForSequenceClassification,
 )
+from transformer_theatre.recipes.stdin_lines import CHUNK
 from transformer_theatre.recipes.task_inputs import add_task_tokens
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
@@ -88,8 +89,14 @@ def test_texts_are_compared_in_both_orders_and_their_number_is_printed(fine_tune
     found = lines_of(
         capsys, folder, write(tmp_path / "pairs.tsv", [f"{TEXTS[0]}\t{TEXTS[1]}", f"{TEXTS[1]}\t{TEXTS[0]}"])
     )
-    expected = sum(logits_alone(model, tokenizer, *pair) for pair in (TEXTS[:2], TEXTS[1::-1]))
+    # Alone, an order counts twice.
+    expected = sum(logits_alone(model, tokenizer, *pair) / 2 for pair in (TEXTS[:2], TEXTS[1::-1]))
     assert found == [f"{float(expected[0]):.4f}"] * 2
+    # The library's pipeline reads one order: of a text and itself both are the same.
+    [found] = lines_of(capsys, folder, write(tmp_path / "same.tsv", [f"{TEXTS[0]}\t{TEXTS[0]}"]))
+    same = {"text": TEXTS[0], "text_pair": TEXTS[0]}
+    [read] = pipeline("text-classification", model=folder)([same], function_to_apply="none")
+    assert read["score"] == pytest.approx(float(found), abs=1e-4)
 
 
 def test_of_answers_the_number_of_the_chosen_one_is_printed(fine_tuned, tmp_path, capsys, monkeypatch):
@@ -119,6 +126,20 @@ def test_a_line_with_other_columns_is_named(fine_tuned, tmp_path, capsys, task, 
     folder = fine_tuned(task, model_class)[2]
     assert main(["classify", folder, write(tmp_path / "rows.tsv", ["", line])]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_name_of_a_file_says_that_it_is_no_text(fine_tuned, tmp_path, capsys):
+    folder = fine_tuned("classification")[2]
+    assert main(["classify", folder, write(tmp_path / "rows.jsonl", ['{"text": "the tree"}'])]) == 2
+    assert "rows.jsonl: lines of .jsonl are no texts" in capsys.readouterr().err
+
+
+def test_all_of_a_file_is_looked_at_before_its_first_answer(fine_tuned, tmp_path, capsys):
+    folder = fine_tuned("classification")[2]
+    assert main(["classify", folder, write(tmp_path / "rows.txt", ["tree"] * (CHUNK + 1) + ["a\tb"])]) == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert f"rows.txt:{CHUNK + 2}: the number of columns is 2" in found.err
 
 
 def test_a_language_model_is_no_classifier(tmp_path, capsys):
