@@ -55,7 +55,7 @@ class Accuracy(TaskMetric):
 class F1(TaskMetric):
     """Harmonic mean of precision and recall, from 0 to 1, of class 1 where there are two; of more, the mean over the classes.
 
-    A class that is neither predicted nor there has 0, as in scikit-learn.
+    Classes are those that are predicted or there, as in scikit-learn; one that is so in no row that is drawn has 0.
     """
 
     key = "f1"
@@ -65,7 +65,7 @@ class F1(TaskMetric):
         """Prepare the mean."""
         predicted, right = _one_hot(predictions, references)
         both = predicted * right
-        classes = slice(1, 2) if predicted.shape[1] == 2 else slice(None)
+        classes = np.array([1]) if predicted.shape[1] == 2 else np.flatnonzero((predicted + right).any(0))
 
         def f1(counts: np.ndarray) -> float:
             hits, sums = 2 * (counts @ both), counts @ (predicted + right)
