@@ -121,7 +121,11 @@ class StreamBatches(Dataset):
         return StreamState(**{**state, "bad": (count, known, tuple(reports)), "buffer": buffer})
 
     def fingerprint(self) -> str:
-        """Name the text, with what its first rows are: reading all of it would take too long."""
+        """Name the text, with what its first rows are: reading all of it would take too long.
+
+        Raises:
+            ValueError: there are no rows.
+        """
         text = self.rows.text
         text.restart()
         digest, count = hashlib.sha256(), 0
@@ -130,6 +134,8 @@ class StreamBatches(Dataset):
             count += 1
             if count == _FINGERPRINT_ROWS:
                 break
+        if not count:
+            text.bad.close(0)
         text.restart()
         what = f"{self.rows.describe()} from {', '.join(text.describe())}"
         return f"a stream of {what}, whose first {count:,} rows have checksum {digest.hexdigest()[:16]}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from transformer_theatre.modeling.text_batches import encode_targets
@@ -131,6 +131,13 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
         raise ValueError(f"The tokenizer of {name} cannot be loaded: {first_line(error)}") from error
 
 
+def note_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
+    """Note in the tokenizer of a decoder how many tokens its model takes at most: the library's pipelines cut texts by it."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
+
+
 def encode_pairs(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, bad_lines: str = "error"
 ) -> Dataset:
@@ -202,7 +209,8 @@ def encode_blocks(
         raise ValueError(f"stride={stride} must be at least 1 and at most block_size={block_size} tokens.")
     tokens, begins = _join_documents(dataset["text"], tokenizer)
     if len(tokens) < 2:
-        raise ValueError(f"The text has {len(tokens)} tokens; at least 2 are needed to predict one from the other.")
+        what = f"The text {dataset['origin'][0]}" if len(dataset) and "origin" in dataset.column_names else "The text"
+        raise ValueError(f"{what} has {len(tokens)} tokens; at least 2 are needed to predict one from the other.")
     columns, starts = _cut_blocks(tokens, block_size, stride)
     if "origin" in dataset.column_names:
         documents = np.searchsorted(begins, starts, side="right") - 1

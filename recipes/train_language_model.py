@@ -30,7 +30,7 @@ from .stream_batches import StreamBatches
 from .streamed_text import batches_of_text, become_stream, sample_texts, stream_documents
 from .text_data import load_documents, read_documents
 from .text_streams import MemoryStream, TextStream
-from .tokenization import PIECE, encode_blocks, train_bpe_tokenizer, train_character_tokenizer
+from .tokenization import PIECE, encode_blocks, note_limit, train_bpe_tokenizer, train_character_tokenizer
 from .training import (
     AS_SAVED,
     begin_output,
@@ -160,6 +160,7 @@ def begin_model(
     if start.lora_rank:
         add_adapters(model, start)
     same_adapters(model, checkpoint)
+    note_limit(tokenizer, model)
     return model, tokenizer
 
 
@@ -226,13 +227,19 @@ def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
         raise ValueError(f"validation_share={data.validation_share} must lie between 0 and 1.")
     total = sum(map(len, train["text"]))
     left = total - int(total * data.validation_share)
-    parts: tuple[list[str], list[str]] = ([], [])
-    for text in train["text"]:
+    if not 0 < left < total:
+        raise ValueError(
+            f"validation_share={data.validation_share} of {total:,} characters leaves {left:,} of them to train on: give more text, "
+            "another share, or validation_text."
+        )
+    parts: tuple[list[dict[str, str]], list[dict[str, str]]] = ([], [])
+    for row in train:
+        text = row["text"]
         for part, piece in zip(parts, (text[:left], text[left:]), strict=True):
             if piece:
-                part.append(piece)
+                part.append({**row, "text": piece})
         left = max(0, left - len(text))
-    return Dataset.from_dict({"text": parts[0]}), Dataset.from_dict({"text": parts[1]})
+    return Dataset.from_list(parts[0]), Dataset.from_list(parts[1])
 
 
 def stream_texts(data: TextDataArguments) -> tuple[TextStream, Dataset]:

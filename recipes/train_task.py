@@ -35,7 +35,7 @@ from .task_inputs import TaskCollator, add_task_tokens
 from .task_kinds import TASKS, longest_sequence
 from .task_splits import TaskSplits, answers_with, encode_split, metrics_of, read_splits
 from .task_trainer import TaskTrainer
-from .tokenization import train_bpe_tokenizer, train_character_tokenizer
+from .tokenization import note_limit, train_bpe_tokenizer, train_character_tokenizer
 from .training import (
     AS_SAVED,
     begin_output,
@@ -95,6 +95,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> FineTuned:
     tokenizer = make_tokenizer(recipe.task, data, args, splits.rows["train"], model_args, start)
     model = make_model(recipe.task, model_args, start, tokenizer, splits)
     tokenizer = add_task_tokens(tokenizer, model)
+    note_limit(tokenizer, model)
     length = max_length(data, model)
     encoded = {
         split: encode_split(rows, recipe.task, tokenizer, length, sort=split != "train")

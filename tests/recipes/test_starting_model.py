@@ -120,6 +120,9 @@ def test_how_it_writes_is_saved_and_used(trained, capsys):
     writer = pipeline("text-generation", model=str(trained / "preset"), device="cpu")
     [found] = writer("day", max_new_tokens=4)
     assert found["generated_text"].startswith("day")
+    # What is longer than the model's 32 positions is cut by the library.
+    [found] = writer("day night " * 50, max_new_tokens=4, handle_long_generation="hole")
+    assert found["generated_text"].startswith("day night")
     assert train(trained, "tune.yaml", "greedy", "--temperature", "0", "--max_steps", "1") == 0
     model = AutoModelForCausalLM.from_pretrained(trained / "greedy")
     assert model.continue_text(["day"], seed=1) == model.continue_text(["day"], seed=2)

@@ -329,3 +329,28 @@ def test_a_row_of_running_text_is_named_by_where_it_begins(run, monkeypatch, cap
     assert run("text", *lines) == 1
     places = "train.txt:1 from token 65 on, train.txt:1 from token 97 on"
     assert f"The loss became inf in step 2, on {places}. The run ends" in capsys.readouterr().err
+
+
+def test_a_stream_without_a_row_leaves_nothing_behind(run, text, tmp_path, capsys):
+    assert run("text", "max_steps: 1", folder="known") == 0
+    (text / "empty.jsonl").write_text('{"text": ""}\n' * 3, encoding="utf-8")
+    lines = [
+        "streaming: true",
+        "bad_lines: skip",
+        f"tokenizer: {tmp_path / 'known'}",
+        "train_text: empty.jsonl",
+        "max_steps: 1",
+    ]
+    assert run("text", *lines) == 2
+    assert "None of the 3 documents of the stream can be used. The first: " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_of_one_token_is_named(run, text, tmp_path, capsys):
+    (text / "val.txt").write_text("a", encoding="utf-8")
+    assert run("text", "tokenizer: character", "max_steps: 1") == 2
+    assert "The text val.txt:1 has 1 tokens" in capsys.readouterr().err
+    (text / "train.txt").write_text("der", encoding="utf-8")
+    assert run("text", "validation_text:", "max_steps: 1") == 2
+    assert "validation_share=0.1 of 3 characters leaves 3 of them to train on" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
-from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification
+from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from transformer_theatre import GPTConfig, GPTForCausalLM, LSTMConfig, LSTMForCausalLM
 from transformer_theatre.recipes.pretrained import load_pretrained
@@ -127,6 +127,10 @@ def test_what_is_reported_is_the_figure_of_the_predictions_and_can_be_measured_a
     assert measured == {key: pytest.approx(metrics[key]) for key in measured}
     assert {f"test_{name}" for name in names} <= measured.keys()
     assert "pipeline_tag: " in (folder / "README.md").read_text(encoding="utf-8")
+    assert AutoTokenizer.from_pretrained(folder).model_max_length == done.model.config.max_position_embeddings
+    if task == "classification":  # a text that is longer is cut by the library
+        [found] = pipeline("text-classification", model=str(folder), device="cpu")("so " * 999, truncation=True)
+        assert found["label"] in done.splits.names
 
 
 def test_the_model_is_the_checkpoint_with_the_best_first_metric(recipe, tmp_path):
