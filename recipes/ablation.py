@@ -12,6 +12,7 @@ from transformer_theatre.configuration import GPTConfig, LSTMConfig
 
 from .ablation_report import Cell, write_report
 from .arguments import Recipe, options_of, parse_recipe, shipped_recipes
+from .data_folder import data_files, data_folder
 from .models import check_writes, load_config
 from .pretrained import for_model_of
 from .publication import Published
@@ -91,6 +92,9 @@ def main(argv: Sequence[str]) -> int:
     root = Path(_only(options, "data_dir") or ".")
     names = options.get("recipes") or task_recipes()
     recipes = [load_recipe(name) for name in names]
+    for recipe in recipes:
+        if recipe.task not in TASKS:
+            raise ValueError(f"{recipe.name} is of task {recipe.task}, and a comparison is of: {', '.join(TASKS)}.")
     if len({recipe.name for recipe in recipes}) < len(names):
         raise ValueError(f"--recipes {' '.join(names)} must be of different names.")
     words, seeds = without(argv, _OWN), seeds_of(options)
@@ -181,38 +185,6 @@ def same_inputs(base: Path, places: Sequence[tuple[Recipe, Path]], models: dict[
 def _checksum(*paths: Path) -> str:
     """Sum up files; nothing where there is none."""
     return "".join(Published.of(path).sha256[:16] for path in paths if path.is_file())
-
-
-def data_files(recipe: Recipe) -> list[str]:
-    """Name the files of rows that a recipe reads."""
-    files = [recipe.values.get(f"{split}_file") for split in ("train", "validation", "test")]
-    return [name for file in files if file for name in (file if isinstance(file, list) else [file])]
-
-
-def data_folder(recipe: Recipe, root: Path) -> Path:
-    """Find the folder in which the files of a recipe lie: `root`, or one in it.
-
-    Raises:
-        ValueError: there is none, or more than one; or the recipe is not of a task.
-    """
-    if recipe.task not in TASKS:
-        raise ValueError(f"{recipe.name} is of task {recipe.task}, and a comparison is of: {', '.join(TASKS)}.")
-    names = data_files(recipe)
-    places = [root, *sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())]
-    found = [place for place in places if all(_is_there(place / name) for name in names)]
-    if len(found) != 1:
-        where = "in no folder of" if not found else f"in {len(found)} folders of"
-        raise ValueError(
-            f"The files of {recipe.name} lie {where} {root}: {', '.join(names)}. --recipes leaves it out."
-        )
-    return found[0]
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return find_file(path).is_file()
-    except ValueError:
-        return False
 
 
 def finish(one: Run):

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import parse_recipe, read_recipe
 from .data_arguments import TextDataArguments
+from .data_folder import data_folder
 from .evaluation import negative_log_likelihood
 from .likelihood import likelihood
 from .models import load
@@ -86,7 +87,7 @@ def read_style(folder: Path, data_dir: str | None) -> Style:
         raise ValueError(f"{folder} is no folder of a run: it has no recipe.yaml that a run has written.")
     recipe = read_recipe(folder / "recipe.yaml", [TASK])
     words = ["--output_dir", str(folder), "--streaming", "false", "--bf16", "false", "--fp16", "false"]
-    words += ["--data_dir", data_dir] if data_dir else []
+    words += ["--data_dir", str(data_folder(recipe, Path(data_dir)))] if data_dir else []
     (_, _, sampling, data, _), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
     train, held_back = read_texts(data)
     settings: SamplingArguments = sampling
@@ -185,7 +186,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("base", help="model that the runs started from")
     options.add_argument("runs", nargs="+", type=Path, help="folders of runs, one for each style")
-    options.add_argument("--data_dir", help="folder that the file names of all the runs start from")
+    options.add_argument(
+        "--data_dir", help="folder that holds the files of all the runs, each run's in one of its folders"
+    )
     options.add_argument("--samples", type=int, default=50, help="to write in each style (default: 50)")
     options.add_argument("--tokens", type=int, default=150, help="of a sample, at most (default: 150)")
     options.add_argument("--words", type=int, default=60, help="of a piece of text for the classifier (default: 60)")

@@ -10,8 +10,9 @@ import yaml
 
 from transformer_theatre import GPTConfig, GPTForCausalLM, GPTForSequenceClassification, LSTMConfig, LSTMForCausalLM
 from transformer_theatre.recipes import ablation
-from transformer_theatre.recipes.ablation import data_folder, task_recipes
+from transformer_theatre.recipes.ablation import task_recipes
 from transformer_theatre.recipes.ablation_report import PAPER, TITLES, Cell, paper_gain, plot, table
+from transformer_theatre.recipes.data_folder import data_folder
 from transformer_theatre.recipes.task_arguments import TaskDataArguments
 from transformer_theatre.recipes.task_metrics import Accuracy
 from transformer_theatre.recipes.task_splits import read_splits
