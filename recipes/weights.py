@@ -56,5 +56,5 @@ def load_pickled_tensors(path: Path) -> Any:
         raise ValueError(
             f"{path} holds more than tensors and plain values, and is not loaded: it could run code. {first_line(error)}"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read: {first_line(error)}") from None
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise ValueError(f"{path} cannot be read: {type(error).__name__}: {first_line(error)}") from None

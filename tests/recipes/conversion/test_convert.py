@@ -352,6 +352,7 @@ WRONG = {
     "no-tokenizer": (["{folder}/source", "{new}", "--tokenizer", "{folder}/empty"], "holds no tokenizer"),
     "theirs-to-theirs": (["{folder}/source", "{new}", "--to", "gpt2"], "only a theatre_gpt model can become gpt2"),
     "unknown-format": (["{folder}/source", "{new}", "--to", "bert"], "invalid choice: 'bert'"),
+    "two-bytes": (["{folder}/two.pt", "{new}"], "two.pt cannot be read: "),
     "no-checkpoint": (["{folder}/plain.pt", "{new}"], "is no checkpoint of nanoGPT"),
 }
 
@@ -368,6 +369,7 @@ def test_wrong_input_gets_one_line_and_leaves_nothing_behind(make_source, tmp_pa
         shutil.copy(source / "config.json", tmp_path / name)
     (tmp_path / "cut" / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes()[:-9])
     torch.save({"weight": torch.zeros(1)}, tmp_path / "plain.pt")
+    (tmp_path / "two.pt").write_bytes(b"ab")
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
     assert main(["convert", *(word.format(folder=tmp_path, new=tmp_path / "new") for word in words)]) == 2
     errors = capsys.readouterr().err
