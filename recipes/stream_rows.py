@@ -1,6 +1,7 @@
 """Rows of token ids made of text that is read while it is trained on: pairs, or full rows of running text."""
 
 import base64
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -135,7 +136,7 @@ class PairRows:
 class PackedRow(NamedTuple):
     """A full row of running text."""
 
-    origin: str  # where its text begins, or a little before
+    origin: str  # of the document that it begins in
     tokens: bytes  # int32, one more than a model reads
 
 
@@ -176,22 +177,22 @@ class PackedRows:
         if not can_be_cut(tokenizer):
             text.part = None
         self.end, self.cut = tokenizer.eos_token_id, can_be_cut(tokenizer)
-        self._waiting, self._origin, self.epoch = [self.end], "", 0
+        self._waiting, self._begins, self.epoch = [self.end], deque[tuple[int, str]](), 0
 
     def restart(self, epoch: int, place: dict[str, Any] | None = None):
         """Begin an epoch, or go on where `place()` was; without a place, what was left over stays, unless it is the first."""
         if place is not None:
             self._waiting = np.frombuffer(base64.b64decode(place["waiting"]), dtype=np.int32).tolist()
-            self._origin = place["origin"]
+            self._begins = deque((at, origin) for at, origin in place["begins"])
         elif epoch == 0:
-            self._waiting, self._origin = [self.end], ""
+            self._waiting, self._begins = [self.end], deque()
         self.epoch = epoch
         self.text.restart(place["text"] if place else None)
 
     def place(self) -> dict[str, Any]:
         """Say where the next document is, with the tokens that do not fill a row yet."""
         waiting = base64.b64encode(np.array(self._waiting, dtype=np.int32).tobytes()).decode()
-        return {"text": self.text.place(), "waiting": waiting, "origin": self._origin}
+        return {"text": self.text.place(), "waiting": waiting, "begins": list(self._begins)}
 
     def __next__(self) -> PackedRow:
         while len(self._waiting) <= self.length:
@@ -204,8 +205,11 @@ class PackedRows:
             if not rows:
                 raise StopIteration
             self._add(rows)
-        full = PackedRow(self._origin, np.array(self._waiting[: self.length + 1], dtype=np.int32).tobytes())
+        while len(self._begins) > 1 and self._begins[1][0] <= 0:
+            self._begins.popleft()
+        full = PackedRow(self._begins[0][1], np.array(self._waiting[: self.length + 1], dtype=np.int32).tobytes())
         del self._waiting[: self.length]
+        self._begins = deque((at - self.length, origin) for at, origin in self._begins)
         return full
 
     def encode(self, rows: Sequence[PackedRow]) -> list[tuple[PackedRow, Features]]:
@@ -237,6 +241,8 @@ class PackedRows:
         flat = [piece for parts in pieces for piece in parts]
         encoded = iter(self.tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"])
         for row, parts in zip(rows, pieces, strict=True):
+            # Where it begins among those that wait, with the end token before it.
+            self._begins.append((len(self._waiting) - 1, row.origin))
             draw = draw_for(self.seed, self.epoch, row.number)
             for piece in parts:
                 ids = next(encoded)
@@ -244,4 +250,3 @@ class PackedRows:
                 self._waiting += ids if dropped is None else dropped
             if row.ends:
                 self._waiting.append(self.end)
-        self._origin = rows[0].origin

@@ -235,6 +235,24 @@ def test_running_text_fills_rows_with_the_tokens_of_the_whole(packed, documents,
     assert len(expected) - len(predicted) < 32
 
 
+@pytest.mark.parametrize("stop", [None, 7])
+def test_a_row_of_running_text_names_the_document_that_it_begins_in(packed, documents, text_tokenizer, stop):
+    blocks = encode_blocks(read_documents(documents), text_tokenizer, 32)
+    expected = [origin.partition(" from")[0] for origin in blocks["origin"]]
+    assert len(set(expected)) == 6
+    stream = packed(buffer=10, max_tokens=64)
+    rows = stream.rows
+    rows.restart(0)
+    found = [next(rows).origin for _ in range(stop or 0)]
+    if stop is not None:  # go on elsewhere
+        place = json.loads(json.dumps(rows.place()))
+        rows = packed(buffer=10, max_tokens=64).rows
+        rows.restart(0, place)
+    found += [row.origin for row in iter(lambda: next(rows, None), None)]
+    assert found == expected[: len(found)]
+    assert len(expected) - len(found) <= 1  # what does not fill a row waits
+
+
 @pytest.mark.parametrize("stop", [0, 3, 20, 41])
 def test_running_text_goes_on_from_its_state(packed, stop):
     options = {"buffer": 12, "max_tokens": 64, "p": 0.2}
