@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging
 
 from transformer_theatre.modeling.text_batches import encode_targets
@@ -132,10 +133,13 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
 
 
 def note_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
-    """Note in the tokenizer of a decoder how many tokens its model takes at most: the library's pipelines cut texts by it."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None:
-        tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
+    """Note in a tokenizer how many tokens its model takes at most, which is by what the library's pipelines cut texts.
+
+    That is where positions are learned; what a tokenizer from elsewhere says of the model that it was made for does not count.
+    """
+    learned = getattr(model.config, "position_embeddings", "learned") == "learned"
+    limit = getattr(model.config, "max_position_embeddings", None) if learned else None
+    tokenizer.model_max_length = VERY_LARGE_INTEGER if limit is None else limit
 
 
 def encode_pairs(

@@ -26,7 +26,7 @@ from .streamed_text import batches_of_pairs, sample_texts, stream_pairs
 from .symbol_tokenizer import train_symbol_tokenizer
 from .text_data import left_out, load_pairs, read_pairs
 from .text_streams import TextStream
-from .tokenization import encode_pairs, train_bpe_tokenizer, train_character_tokenizer
+from .tokenization import encode_pairs, note_limit, train_bpe_tokenizer, train_character_tokenizer
 from .training import (
     AS_SAVED,
     begin_output,
@@ -89,6 +89,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
         if rows is not None
     }
     model = make_model(model_args, tokenizer, args, data.max_length)
+    note_limit(tokenizer, model)
     settle_tokens(args, given, model, data.max_length if stream is not None else max(encoded["train"]["length"][:]))
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     if stream is not None:

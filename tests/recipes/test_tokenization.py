@@ -1,5 +1,6 @@
 import json
 import logging
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -7,12 +8,14 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, DataCollatorForSeq2Seq, PreTrainedTokenizerFast
 
+from transformer_theatre import GPTConfig, LSTMConfig
 from transformer_theatre.recipes import tokenization
 from transformer_theatre.recipes.text_data import read_documents
 from transformer_theatre.recipes.tokenization import (
     encode_blocks,
     encode_pairs,
     load_tokenizer,
+    note_limit,
     train_bpe_tokenizer,
     train_character_tokenizer,
 )
@@ -118,6 +121,19 @@ def test_typed_special_tokens_are_only_text(appends_eos, tmp_path):
         for one in (tokenizer, saved_and_loaded(tokenizer, tmp_path / str(number))):
             special = [token for token in one(typed)["input_ids"] if token in one.all_special_ids]
             assert special == [one.eos_token_id] * appends_eos
+
+
+def test_the_length_of_a_tokenizer_is_that_of_the_model_that_it_is_for():
+    """Also where another model's said otherwise."""
+    tokenizer = train_bpe_tokenizer(CORPUS, 300, model_max_length=32)
+    learned = SimpleNamespace(position_embeddings="learned", max_position_embeddings=64)
+    sinusoids = SimpleNamespace(position_embeddings="sinusoidal", max_position_embeddings=64)
+    for config, limit in ((GPTConfig(max_position_embeddings=48), 48), (learned, 64)):
+        note_limit(tokenizer, SimpleNamespace(config=config))
+        assert tokenizer.model_max_length == limit
+    for config in (LSTMConfig(), sinusoids):
+        note_limit(tokenizer, SimpleNamespace(config=config))
+        assert tokenizer.model_max_length > 10**9
 
 
 def test_model_max_length_is_saved(tmp_path):
