@@ -94,6 +94,7 @@ class TheatreTrainer(PublishingTrainer):
         self._rows: list[list[float]] = []
         self._measured_on: Any = None
         self.figures: dict[str, Any] = {}
+        self._signatures: dict[str, str] = {}  # of an evaluation that is still to be logged
         self.average = ExponentialAverage(model, args.ema_decay) if args.ema_decay else None
         if self.average is not None:
             self.add_callback(self.average)
@@ -208,7 +209,9 @@ class TheatreTrainer(PublishingTrainer):
     def predict(self, test_dataset, *args, **kwargs):
         """Measure a test set as the library does."""
         self._measured_on = test_dataset
-        return super().predict(test_dataset, *args, **kwargs)
+        output = super().predict(test_dataset, *args, **kwargs)
+        self._signatures = {}  # nothing is logged
+        return output
 
     def log(self, logs, *args, **kwargs):
         """Log the mean loss of the updates that were made, and the speed beside it."""
@@ -220,6 +223,10 @@ class TheatreTrainer(PublishingTrainer):
             logs = {key: value for key, value in logs.items() if key != "train_loss"}
             logs |= {} if mean is None else {"train_loss": mean}
         super().log(logs, *args, **kwargs)
+        # What draws the log takes numbers alone.
+        entry: dict[str, Any] = self.state.log_history[-1]
+        entry |= self._signatures
+        self._signatures = {}
 
     def _get_train_sampler(self, train_dataset=None):
         """Group by the length of the longer side; the library drops that column before it looks."""
@@ -335,12 +342,14 @@ class TheatreTrainer(PublishingTrainer):
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ) -> EvalLoopOutput:
         """Measure the loss per token, and what the model writes, each row once, on any number of processes."""
-        self._rows = []
+        self._rows, self._signatures = [], {}
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         self.figures = self._figures()
         assert output.metrics is not None
         for name, value in self.figures.items():
-            if name != "tokens":
+            if isinstance(value, str):
+                self._signatures[f"{metric_key_prefix}_{name}"] = value
+            elif name != "tokens":
                 output.metrics[f"{metric_key_prefix}_{name.replace('nll', 'loss')}"] = value
         return output
 

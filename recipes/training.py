@@ -110,7 +110,7 @@ def begin_output(
     same_model(model, checkpoint)
     # A folder by its last name, which is the same by whatever path it is given.
     source = {name: Path(given[name]).name if given.get(name) else "none" for name in SOURCES}
-    options = batching(args, **adapter_options(model)) | source | _asked_of_tokenizer(given)
+    options = batching(args, **adapter_options(model)) | source | _asked_of_tokenizer(given, model)
     begun = fingerprint(train, validation, tokenizer, options)
     if checkpoint is not None:
         then = check_fingerprint(Path(checkpoint).parent, begun)
@@ -127,11 +127,18 @@ def begin_output(
     return folder
 
 
-def _asked_of_tokenizer(given: dict[str, Any]) -> dict[str, Any]:
+def _asked_of_tokenizer(given: dict[str, Any], model: PreTrainedModel) -> dict[str, Any]:
     """Take from a recipe what decides its tokenizer: a run that goes on loads the one of its checkpoint, whatever is asked for."""
-    kind = given.get("tokenizer", "bpe")
-    asked = {"tokenizer asked for": Path(kind).name, "lowercase": given.get("lowercase", False)}
-    return asked | {"vocab_size": given.get("vocab_size", "the preset's")}
+    kind = Path(given.get("tokenizer") or "bpe").name
+    asked = {"tokenizer asked for": kind, "lowercase": bool(given.get("lowercase"))}
+    if kind != "bpe" or any(given.get(name) for name in SOURCES):
+        return asked  # of a number of pieces nobody asks
+    return asked | {"vocab_size": given.get("vocab_size") or _preset_vocabulary(given, model)}
+
+
+def _preset_vocabulary(given: dict[str, Any], model: PreTrainedModel) -> int | str:
+    kind: Any = type(model.config)
+    return kind.from_preset(given["preset"]).vocab_size if given.get("preset") else "the preset's"
 
 
 def settle_tokens(args: RunArguments, given: dict[str, Any], model: PreTrainedModel, longest: int):

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import filelock
 import pytest
 import torch
 from datasets import Dataset
 
+from transformer_theatre import GPTConfig
+from transformer_theatre.recipes import training
 from transformer_theatre.recipes.interruption import (
     check_fingerprint,
     fingerprint,
@@ -346,3 +349,30 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(recipe_file, co
         assert newest.is_dir()
     finally:
         subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_what_asks_for_the_same_tokenizer_may_be_spelled_otherwise(recipe_file, corpus, tmp_path):
+    words = [
+        "train",
+        str(recipe_file('save_strategy: "steps"', "save_steps: 2", "tokenizer: bpe")),
+        "--data_dir",
+        str(corpus),
+    ]
+    words += ["--output_dir", str(tmp_path / "run"), "--resume_from_checkpoint", "true"]
+    assert main([*words[:-2]]) == 0
+    again = recipe_file('save_strategy: "steps"', "save_steps: 2", "tokenizer:", "lowercase: false")
+    assert main([words[0], str(again), *words[2:]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({}, 40_478),
+        ({"vocab_size": 40_478}, 40_478),
+        ({"vocab_size": None}, 40_478),
+        ({"tokenizer": "character"}, None),
+    ],
+)
+def test_the_number_of_pieces_that_is_asked_for_is_the_presets_or_the_recipes(given, size):
+    asked = training._asked_of_tokenizer({"preset": "gpt-1", **given}, SimpleNamespace(config=GPTConfig()))
+    assert asked.get("vocab_size") == size

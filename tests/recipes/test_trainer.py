@@ -310,7 +310,8 @@ def test_evaluation_translates_with_the_averaged_weights(tmp_path, monkeypatch):
     assert scored == [(expected, rows["target"])]
     logged = trainer.state.log_history[-1]
     for name, value in score_texts(expected, rows["target"]).items():
-        assert measured[f"eval_{name}"] == logged[f"eval_{name}"] == value
+        assert logged[f"eval_{name}"] == value
+        assert measured.get(f"eval_{name}") == (None if name.endswith("signature") else value)
     assert measured["eval_num_beams"] == 2
 
 
