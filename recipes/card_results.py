@@ -50,7 +50,7 @@ SHOWN = {
     "bits_per_character": Shown("bits per character", "of text, whatever the tokenizer; lower is better"),
 }
 # What holds a capital letter of a reference against a model that writes none.
-CASED = ("bleu", "chrf", "ter", "exact_match")
+CASED = ("bleu", "chrf", "ter", "comet", "exact_match", "symbol_error_rate")
 # How outputs were searched for.
 _SEARCH = {"num_beams": "beam", "alpha": "alpha"}
 # Key of metrics.json -> what it was measured on.

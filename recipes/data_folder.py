@@ -25,9 +25,9 @@ def data_folder(recipe: Recipe, root: Path) -> Path:
         ValueError: there is none, or more than one.
     """
     names = data_files(recipe)
-    if not names:  # it reads a data set
+    if all(_is_there(root / name) for name in names):  # or it reads a data set, and no files
         return root
-    places = [root, *sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())]
+    places = sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())
     found = [place for place in places if all(_is_there(place / name) for name in names)]
     if len(found) != 1:
         where = "in no folder of" if not found else f"in {len(found)} folders of"

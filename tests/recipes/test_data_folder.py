@@ -23,7 +23,10 @@ def test_the_files_of_a_recipe_are_found_in_the_folder_or_below(recipe, tmp_path
         (root / name).touch()
     assert data_folder(both, root) == data_folder(both, root / "far" / "away") == root / "far" / "away"
     assert data_folder(recipe("dataset: user/name"), root) == root
-    with pytest.raises(ValueError, match=r"in 2 folders of .*: a.txt\."):
+    (root / "near" / "old").mkdir()
+    (root / "near" / "old" / "a.txt").touch()
+    assert data_folder(recipe("train_text: a.txt"), root / "near") == root / "near"
+    with pytest.raises(ValueError, match=r"in 3 folders of .*: a.txt\."):
         data_folder(recipe("train_text: a.txt"), root)
     with pytest.raises(ValueError, match=r"in no folder of .*: c.txt\."):
         data_folder(recipe("train_text: c.txt"), root)
