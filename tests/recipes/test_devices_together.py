@@ -197,9 +197,10 @@ def test_accelerate_launches_as_many_processes_as_it_says(name, processes, run):
 # Stands for srun: starts the processes of two machines, hands each its number, and returns the highest exit code.
 SRUN = """#!{python}
 import os, subprocess, sys
+assert sys.argv[1] == "--cpus-per-task=8", sys.argv
 tasks = int(os.environ["SLURM_NTASKS"])
 started = [
-    subprocess.Popen([word for word in sys.argv[1:] if word != "--cpus-per-task=8"], env={{**os.environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}})
+    subprocess.Popen(sys.argv[2:], env={{**os.environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}})
     for rank in range(tasks)
 ]
 with open({pids!r}, "w") as file:
