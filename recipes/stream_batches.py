@@ -265,9 +265,8 @@ class StreamKeeper(TrainerCallback):
 
     def __init__(self, batches: StreamBatches, batches_in_update: int):
         self.batches, self.batches_in_update = batches, batches_in_update
-        self.origins: collections.deque[list[str]] = (
-            collections.deque()
-        )  # of the batches that nothing was learned from yet
+        # Of the rows of each batch that nothing was learned from yet.
+        self.origins: collections.deque[list[str]] = collections.deque()
         self._states: list[StreamState] = []
 
     def take(self, inputs: Any) -> Any:
