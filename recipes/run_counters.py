@@ -214,7 +214,9 @@ class RunCounters(TrainerCallback):
 
         All processes must call it together.
         """
-        totals = self.totals()
+        return self._mean_loss(self.totals())
+
+    def _mean_loss(self, totals: Totals) -> float | None:
         return totals.loss_sum / totals.updates if self.is_whole and totals.updates else None
 
     def figures(self) -> dict[str, Any]:
@@ -222,7 +224,7 @@ class RunCounters(TrainerCallback):
 
         Where a part of it was not counted, what depends on the whole is left out.
         """
-        totals, loss = self.totals(), self.mean_loss()
+        totals = self.totals()
         flops = flops_of_tokens(self.config, totals.token_sums)
         figures: dict[str, Any] = {
             "train_tokens_per_second": round(totals.tokens / totals.seconds, 1),
@@ -233,7 +235,7 @@ class RunCounters(TrainerCallback):
         }
         if self.is_whole:
             figures |= {
-                "train_loss": loss,
+                "train_loss": self._mean_loss(totals),
                 "train_tokens": totals.tokens,
                 "train_seconds": round(totals.seconds, 2),
                 "train_evaluation_seconds": round(totals.evaluation_seconds, 2),
