@@ -47,7 +47,7 @@ class TextContinuation:
         """Continue prompts, beyond the model's context too: when it is full, the newer half of it is kept.
 
         Args:
-            prompts: what each text begins with; an empty one: the beginning of a document.
+            prompts: what each text begins with, of any length; an empty one: the beginning of a document.
             tokenizer: the model's; None: the one that was saved beside it.
             max_new_tokens: tokens; fewer where the document ends.
             temperature: below 1 likely tokens become likelier; 0 takes the likeliest each time; None: what the generation
@@ -66,7 +66,7 @@ class TextContinuation:
             The continuations, without the prompts.
 
         Raises:
-            ValueError: an option is out of its range; there is a streamer and not one prompt; a prompt is no string, fills the context, or holds a character that
+            ValueError: an option is out of its range; there is a streamer and not one prompt; a prompt is no string, or holds a character that
                 the tokenizer does not know.
         """
         options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -182,11 +182,6 @@ class TextContinuation:
 
     def _encode_prompt(self: Any, prompt: str, number: int, tokenizer: Any) -> list[int]:
         ids = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] or [tokenizer.bos_token_id]
-        limit = self._context()
-        if limit is not None and len(ids) >= limit:
-            raise ValueError(
-                f"Prompt {number} has {len(ids)} tokens; the model has {limit} learned positions, so give fewer."
-            )
         if ids == [None]:
             raise ValueError(
                 f"Prompt {number} is empty, and the tokenizer has no token that begins a document: give some text."

@@ -125,9 +125,12 @@ def test_score_is_the_log_softmax_of_forward_in_any_batch(model, tokenizer):
     assert model.score([], tokenizer=tokenizer) == []
 
 
-def test_a_prompt_that_fills_the_context_is_refused(model, tokenizer):
-    with pytest.raises(ValueError, match="Prompt 2 has 16 tokens; the model has 16 learned positions"):
-        model.continue_text(["a", "abcdefgh" * 2], tokenizer=tokenizer)
+def test_of_a_prompt_that_fills_the_context_the_last_half_context_counts(model, tokenizer):
+    options = {"tokenizer": tokenizer, "max_new_tokens": 8, "temperature": 0}
+    for prompt in ("abcdefgh" * 2, "hgfedcba" * 9 + "abcdefgh"):
+        long, short = model.continue_text([prompt, "abcdefgh"], **options)
+        assert long == short
+    assert model.continue_text(["b" * 7 + "abcdefgh"], **options) != [short]  # 15 of 16 positions: all of it counts
 
 
 def test_a_text_longer_than_the_context_is_not_scored(model, tokenizer):
