@@ -3,8 +3,9 @@
     python -m transformer_theatre.recipes.compare_styles BASE RUN [RUN ...] --data_dir FOLDER [--output FILE.json]
 
 BASE is the model that the runs started from; each RUN is the folder of a run of task language_modeling, whose recipe.yaml says what
-text it learned and what its samples begin with. A naive Bayes classifier learns the styles from pieces of the runs' training text, is
-tried on pieces of their validation text, and then says of what style the samples are, of which it does not see the prompt.
+text it learned and what its samples begin with. A naive Bayes classifier learns the styles from pieces of the runs' training text, as
+many of each, is tried on pieces of their validation text, and then says of what style the samples are, of which it does not see the
+prompt.
 """
 
 import argparse
@@ -124,7 +125,7 @@ def compare(
         samples: to write in each style.
         tokens: of a sample, at most.
         words: of a piece of text.
-        pieces: of each style that the classifier learns from, and is tried on, at most.
+        pieces: of each style that the classifier learns from, and is tried on, at most; it learns from as many of each.
         seed: of all draws.
 
     Raises:
@@ -132,7 +133,10 @@ def compare(
     """
     if len({style.name for style in styles}) < max(2, len(styles)):
         raise ValueError(f"Two or more runs with different names are needed, not {', '.join(s.name for s in styles)}.")
-    judge = NaiveBayes({style.name: pieces_of_words(style.train, words, pieces, seed) for style in styles})
+    real = {style.name: pieces_of_words(style.train, words, pieces, seed) for style in styles}
+    # As many of each: what the judge has read more of knows more words, and each costs less there.
+    fewest = min(map(len, real.values()))
+    judge = NaiveBayes({name: found[:fewest] for name, found in real.items()})
     before_model, before_tokenizer = load(base, AUTO_CLASS)
     figures = {}
     for style in styles:
@@ -192,7 +196,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--samples", type=int, default=50, help="to write in each style (default: 50)")
     options.add_argument("--tokens", type=int, default=150, help="of a sample, at most (default: 150)")
     options.add_argument("--words", type=int, default=60, help="of a piece of text for the classifier (default: 60)")
-    options.add_argument("--pieces", type=int, default=2000, help="of each style for the classifier (default: 2000)")
+    options.add_argument(
+        "--pieces", type=int, default=2000, help="of each style for the classifier, at most (default: 2000)"
+    )
     options.add_argument("--seed", type=int, default=1, help="of all draws (default: 1)")
     options.add_argument("--output", type=Path, help="JSON file for figures and samples")
     return options

@@ -13,8 +13,8 @@ _WORD = re.compile(r"\w+|[^\w\s]|\n")  # line ends tell verse from prose
 
 
 def words_of(text: str) -> list[str]:
-    """Split a text into words, marks and line ends, without their case."""
-    return _WORD.findall(text.lower())
+    """Split a text into words, as they are written, marks and line ends."""
+    return _WORD.findall(text)
 
 
 class NaiveBayes:
