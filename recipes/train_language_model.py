@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,8 @@ def text_to_measure(
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
     """Read the training and the validation text.
 
-    Where none is named for validation, the last `validation_share` of the training text's characters is cut off for it.
+    Where none is named for validation, the last `validation_share` of the training text's characters is cut off for it: whole
+    documents, if the end of one makes it no less than half as long and no more than twice.
     """
     train = read_text(data, "train")
     if train is None:
@@ -232,6 +234,9 @@ def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
             f"validation_share={data.validation_share} of {total:,} characters leaves {left:,} of them to train on: give more text, "
             "another share, or validation_text."
         )
+    ends = list(accumulate(map(len, train["text"])))[:-1]
+    near = [end for end in ends if (total - left) / 2 <= total - end <= (total - left) * 2]
+    left = min(near, key=lambda end: abs(end - left), default=left)
     parts: tuple[list[dict[str, str]], list[dict[str, str]]] = ([], [])
     for row in train:
         text = row["text"]
