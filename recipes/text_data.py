@@ -23,6 +23,7 @@ from .template import Template
 
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+TABLES = (".csv", ".tsv")
 # In the description of a data set that was read, which goes with it when rows are selected.
 _LEFT_OUT = "rows left out"
 
@@ -157,6 +158,11 @@ def document_files(
         raise ValueError(f"text_field={text_field!r} is for JSON lines; {path} is plain text.")
     if template is not None:
         raise ValueError(f"template={template.text!r} is for JSON lines and data sets; {path} is plain text.")
+    if _kind(path) in TABLES:
+        raise ValueError(
+            f"{path} is a table and no running text: make a .jsonl file of it, with a document in each row, or load it as a data set; "
+            "or name it .txt, and what stands in it is learned as it is."
+        )
     return files, None
 
 

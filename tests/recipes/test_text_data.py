@@ -322,6 +322,12 @@ def test_json_lines_give_a_document_a_row(write, caplog):
     assert "Left out 1 of 3 documents" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv"])
+def test_a_table_is_no_running_text(write, name):
+    with pytest.raises(ValueError, match=rf"{name} is a table and no running text: make a .jsonl file of it"):
+        read_documents(write(name, "label,text\n1,good\n"))
+
+
 @pytest.mark.parametrize("separator", ["\n", "<|endoftext|>", "\n<|endoftext|>\n", "\n\n"])
 def test_a_separator_cuts_a_text_into_documents(write, separator):
     documents = ["one", "two", "three"]
