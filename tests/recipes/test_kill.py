@@ -22,7 +22,7 @@ pytestmark = [
 # Imports once, and runs each command in a process of its own. Saves are slowed down, so that one can be hit.
 DRIVER = """
 import json, os, signal, sys, time
-from transformer_theatre.recipes import checkpointing, theatre, train_translation
+from transformer_theatre.recipes import checkpointing, theatre, train_language_model, train_translation
 
 write_manifest = checkpointing.write_manifest
 
@@ -63,6 +63,36 @@ VARIANTS = {
         "average_last: 2",
     ],
 }
+# The recipe of conftest.py, of the target side as text in place of its pairs.
+TEXT = """
+task: language_modeling
+train_text: train.en
+validation_text: val.en
+separator: "\\n"
+attend_across_documents: false
+preset: gpt-char
+num_hidden_layers: 1
+num_attention_heads: 2
+ffn_dim: 32
+max_position_embeddings: 16
+per_device_train_batch_size: 4
+sample_tokens: 5
+"""
+OF_PAIRS = ["label_smoothing_factor", "generation_num_beams"]
+OF_PAIRS += [f"{split}_{side}" for split in ("train", "validation", "test") for side in ("source", "target")]
+OF_PAIRS += [f"{side}_{name}" for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")]
+TEXT_VARIANTS = {
+    "text, documents apart": ["average_last: 2", "gradient_accumulation_steps: 2"],
+    "a stream of text, documents apart": [
+        "streaming: true",
+        "shuffle_buffer: 10",
+        "gradient_accumulation_steps: 2",
+        "ema_decay: 0.9",
+    ],
+    "a stream of text, tokens, BPE-dropout": ["streaming: true", "max_tokens_per_batch: 80", "bpe_dropout: 0.2"],
+}
+ALL = {name: [*RECIPE, *lines] for name, lines in VARIANTS.items()}
+ALL |= {name: [*TEXT.strip().splitlines(), *RECIPE, *lines] for name, lines in TEXT_VARIANTS.items()}
 
 
 class Runs:
@@ -96,7 +126,7 @@ class Runs:
 
 @pytest.fixture
 def runs(request, recipe_file, corpus, tmp_path):
-    recipe = recipe_file(*RECIPE, *request.param)
+    recipe = recipe_file(*request.param, without=OF_PAIRS if "task: language_modeling" in request.param else ())
     with (tmp_path / "log").open("w", encoding="utf-8") as log:
         runs = Runs(["train", str(recipe), "--data_dir", str(corpus)], log)
         yield runs
@@ -117,7 +147,7 @@ def go_on(folder):
     return ["--resume_from_checkpoint", "true"] if whole(folder) else ["--overwrite", "true"]
 
 
-@pytest.mark.parametrize("runs", VARIANTS.values(), ids=VARIANTS, indirect=True)
+@pytest.mark.parametrize("runs", ALL.values(), ids=ALL, indirect=True)
 def test_a_run_that_is_killed_five_times_ends_with_the_same_weights(runs, tmp_path):
     began = time.monotonic()
     runs.start(tmp_path / "whole")
