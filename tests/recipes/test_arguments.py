@@ -33,6 +33,7 @@ def _parse(path, *overrides):
 NO_ANCHOR = {
     "multi30k-de-en/lstm",
     "gpt-2/small",
+    "general-lm/small",
     "imdb-lm/lstm",
     "imdb-lm/small",
 }

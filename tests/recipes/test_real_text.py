@@ -8,6 +8,7 @@ from itertools import chain
 import pytest
 
 from transformer_theatre.recipes.arguments import parse_recipe
+from transformer_theatre.recipes.compare_styles import main as compare_styles
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.token_batches import TokenBatchSampler
 from transformer_theatre.recipes.tokenization import encode_pairs, train_bpe_tokenizer
@@ -92,6 +93,47 @@ def test_a_recipe_runs_on_its_text_and_measures_what_it_answers_for(shared_data,
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     metric = load_recipe(recipe).anchor["metric"]
     assert metrics[f"{metric}_low"] <= metrics[metric] <= metrics[f"{metric}_high"]
+
+
+SMALL_GPT = ["--d_model", "32", "--num_hidden_layers", "1", "--ffn_dim", "32", "--vocab_size", "2000"]
+FEW_STEPS = ["--max_steps", "2", "--warmup_steps", "1", "--eval_strategy", "no", "--save_strategy", "no"]
+FEW_STEPS += ["--load_best_model_at_end", "false", "--sample_tokens", "5", "--use_cpu", "true"]
+
+
+@pytest.mark.slow
+def test_styles_are_learned_from_their_text_and_compared(shared_data, tmp_path, capsys):
+    """The recipes of docs/styles.md, from the base of the page to the table; two steps of a model that is all but nothing."""
+    folders = {name: shared_data / name for name in ("film", "poetry", "business", "research_only")}
+    styles = {"film-reviews": "film", "poems": "poetry", "fomc": "business", "newswire": "research_only"}
+    base, runs = tmp_path / "base", tmp_path / "styles"
+    words = ["--data_dir", str(shared_data), "--output_dir", str(base), *SMALL_GPT, *FEW_STEPS]
+    assert main(["train", "general-lm/small", *words]) == 0
+    for style, folder in [*styles.items(), ("sonnets", "poetry")]:
+        start = runs / "poems" if style == "sonnets" else base
+        words = [
+            "--data_dir",
+            str(folders[folder]),
+            "--output_dir",
+            str(runs / style),
+            "--model_name_or_path",
+            str(start),
+        ]
+        assert main(["train", f"styles/{style}", *words, *FEW_STEPS]) == 0
+        metrics = json.loads((runs / style / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["eval_perplexity"] < 2000  # no worse than a guess over the vocabulary
+    output = tmp_path / "styles.json"
+    words = [
+        str(base),
+        *(str(runs / style) for style in styles),
+        "--data_dir",
+        str(shared_data),
+        "--output",
+        str(output),
+    ]
+    assert compare_styles([*words, "--samples", "2", "--tokens", "5"]) == 1  # that much was not learned
+    figures = json.loads(output.read_text(encoding="utf-8"))
+    assert list(figures) == list(styles)
+    assert all(found["judge"] > 0.9 for found in figures.values())
 
 
 @pytest.mark.slow
