@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
-from .measured_update import checkpoints_activations, set_checkpointing
+from .measured_update import KeptBytes, checkpoints_activations, set_checkpointing
 
 
 logger = logging.get_logger(__name__)
@@ -142,20 +142,11 @@ def _checkpointing(model: PreTrainedModel, args: Any) -> Iterator[None]:
 
 
 def bytes_kept(model: PreTrainedModel, args: Any, batch: dict[str, torch.Tensor]) -> int:
-    """Count the bytes that a forward pass keeps for backward, weights not counted."""
-    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            storages[storage.data_ptr()] = storage  # held, lest its place be given to another
-        return tensor
-
+    """Count the bytes that a forward pass keeps for backward, without weights and integers."""
     model.train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), _autocast(args, "cpu"):
+    with KeptBytes(model) as kept, _autocast(args, "cpu"):
         _loss(model, batch)
-    return sum(storage.nbytes() for storage in storages.values())
+    return kept.bytes()
 
 
 def free_memory() -> int:
