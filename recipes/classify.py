@@ -17,6 +17,7 @@ from .row_parsing import BadLineError, parse_tsv
 from .stdin_lines import CHUNK, stdin_lines
 from .task_inputs import TaskCollator
 from .task_kinds import TASKS, columns_of, longest_sequence
+from .task_rows import with_question
 from .text_data import JSON_LINES, ending_of, find_file
 
 
@@ -54,24 +55,32 @@ class Classifier:
         self.model, self.tokenizer, self.task = load_fine_tuned(name)
         self.longest = min(longest_sequence(self.model), self.tokenizer.model_max_length)
         self.collate = TaskCollator(self.tokenizer)
+        # Of models that have learned from questions, such as COPA's: question -> its word, which stands behind the context.
+        self.questions: dict[str, str] = getattr(self.model.config, "question_words", None) or {}
 
     def columns(self) -> str:
         """Say what a line holds."""
         if self.task == "multiple_choice":
-            return "a context and two answers or more, with tabs between"
+            question = f", its question ({' or '.join(self.questions)})" if self.questions else ""
+            return f"a context{question} and two answers or more, with tabs between"
         return {"text": "a text"}.get(TASKS[self.task].texts[0], "two texts, with a tab between")
 
     def parse(self, line: str) -> list[str]:
         """Take the texts from a line.
 
         Raises:
-            BadLineError: it has another number of columns than the task reads, or one is empty.
+            BadLineError: it has another number of columns than the task reads, one is empty, or a question has no word.
         """
         cells = line.split("\t")
-        wanted = range(3, 1 << 30) if self.task == "multiple_choice" else [len(TASKS[self.task].texts)]
+        least = 4 if self.questions else 3
+        wanted = range(least, 1 << 30) if self.task == "multiple_choice" else [len(TASKS[self.task].texts)]
         if len(cells) not in wanted:
             raise BadLineError(f"the number of columns is {len(cells)}, and a line must hold {self.columns()}")
-        return list(parse_tsv((line,), tuple(range(1, len(cells) + 1))))
+        texts = list(parse_tsv((line,), tuple(range(1, len(cells) + 1))))
+        if not self.questions:
+            return texts
+        context, question, *answers = texts
+        return with_question([context, *answers], question, self.questions, "column 2, the question,")
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Sequence[str]], places: Sequence[str] | None = None) -> list[Answer]:
@@ -166,17 +175,26 @@ def lines_of(path: Path | None) -> Iterator[tuple[str, str]]:
         yield f"stdin:{number}", line
 
 
-def parsed_lines(classify: Classifier, path: Path | None) -> Iterator[tuple[str, list[str]]]:
+def parsed_lines(classify: Classifier, path: Path | None, *, typed: bool = False) -> Iterator[tuple[str, list[str]]]:
     """Yield the place and the columns of each line, none of a blank one.
+
+    Args:
+        classify: reads the columns.
+        path: a file, or None for stdin.
+        typed: a person types the lines, who is told what is wrong with one and goes on.
 
     Raises:
         ValueError: a line has the wrong columns; the message names it.
     """
     for place, line in lines_of(path):
         try:
-            yield place, classify.parse(line) if line.strip() else []
+            row = classify.parse(line) if line.strip() else []
         except BadLineError as problem:
-            raise ValueError(f"{place}: {problem}.") from None
+            if not typed:
+                raise ValueError(f"{place}: {problem}.") from None
+            print(f"theatre: {problem}.", file=sys.stderr)
+            continue
+        yield place, row
 
 
 def run(name: str, path: Path | None) -> int:
@@ -194,7 +212,7 @@ def run(name: str, path: Path | None) -> int:
     if path is not None:  # all of it, before the first answer
         for _ in parsed_lines(classify, path):
             pass
-    for row in parsed_lines(classify, path):
+    for row in parsed_lines(classify, path, typed=typed):
         rows.append(row)
         if typed or len(rows) == CHUNK:
             write_answers(classify, rows)

@@ -5,8 +5,8 @@ Every row carries its `origin` (file and line), and whatever is wrong with it is
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,11 @@ def load_rows(
         rows.append(RawRow(place, place, texts, label))
     bad.close(len(rows))
     feature = data.features.get(form.label)
-    return rows, list(feature.names) if isinstance(feature, ClassLabel) else None
+    if not isinstance(feature, ClassLabel):
+        return rows, None
+    names = list(feature.names)
+    # A number stands for a name there; a name may be another number.
+    return [replace(row, label=names[row.label] if 0 <= row.label < len(names) else row.label) for row in rows], names
 
 
 def _parser_of(path: Path, form: RowFormat) -> Any:
@@ -120,7 +124,7 @@ def _parser_of(path: Path, form: RowFormat) -> Any:
         cells = list(parse_tsv((line,), columns))
         label = cells.pop() if form.label is not None else None
         question = cells.pop() if form.question is not None else None
-        return _with_question(cells, question, form), label
+        return _with_question_of(cells, question, form), label
 
     return parse
 
@@ -132,17 +136,30 @@ def _cells_of(row: dict[str, Any], form: RowFormat) -> tuple[list[str], Any]:
     label = None if form.label is None else value_of(row, form.label)
     if form.label is not None and label in (None, ""):
         raise BadLineError(f'the field "{form.label}" is empty')
-    return _with_question(texts, question, form), label
+    return _with_question_of(texts, question, form), label
 
 
-def _with_question(texts: list[str], question: str | None, form: RowFormat) -> list[str]:
-    """Put the word of the question behind the first text."""
+def with_question(texts: Sequence[str], question: str, words: Mapping[str, str], field: str) -> list[str]:
+    """Put the word of a question behind the first text.
+
+    Args:
+        texts: the context and its answers.
+        question: such as "cause".
+        words: question -> its word, such as "because".
+        field: what the question stands in, for the message.
+
+    Raises:
+        BadLineError: there is no word for the question.
+    """
+    if question not in words:
+        raise BadLineError(f"{field} is {question!r}, and must be one of: {', '.join(words)}")
+    return [f"{texts[0]} {words[question]}", *texts[1:]]
+
+
+def _with_question_of(texts: list[str], question: str | None, form: RowFormat) -> list[str]:
     if question is None:
         return texts
-    words = form.question_words or {}
-    if question not in words:
-        raise BadLineError(f'the field "{form.question}" is {question!r}, and must be one of: {", ".join(words)}')
-    return [f"{texts[0]} {words[question]}", *texts[1:]]
+    return with_question(texts, question, form.question_words or {}, f'the field "{form.question}"')
 
 
 def class_names(rows: Iterable[RawRow]) -> list[str]:
@@ -154,20 +171,22 @@ def class_names(rows: Iterable[RawRow]) -> list[str]:
 def number_classes(rows: Iterable[RawRow], names: Sequence[str], bad: BadLines) -> Iterator[tuple[RawRow, int]]:
     """Give each row the number of its class, from 0.
 
-    A label is the name of a class or, where it is no name, its number.
+    A label is the name of a class or, where no name is a number itself, its number.
 
     Raises:
         ValueError: a label is neither; the message names file and line.
     """
     numbers = {name: number for number, name in enumerate(names)}
+    right = f"one of {', '.join(names)}"
+    if not any(name.isdecimal() for name in names):
+        numbers = {str(number): number for number in range(len(names))} | numbers
+        right += f", or its number, 0 to {len(names) - 1}"
     for row in rows:
         word = _word(row.label)
-        number = numbers.get(word, int(word) if word.isdecimal() else -1)
-        if 0 <= number < len(names):
-            yield row, number
+        if word in numbers:
+            yield row, numbers[word]
         else:
-            right = f"one of {', '.join(names)}, or its number, 0 to {len(names) - 1}{nearest(word, names)}"
-            bad.report(row.place, f"the label {word!r} must be {right}")
+            bad.report(row.place, f"the label {word!r} must be {right}{nearest(word, names)}")
 
 
 def number_answers(rows: Iterable[RawRow], bad: BadLines) -> Iterator[tuple[RawRow, int]]:

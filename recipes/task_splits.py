@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from .bad_lines import BadLines
+from .data_arguments import SPLITS
 from .task_arguments import TaskDataArguments
 from .task_kinds import TASKS, columns_of
 from .task_metrics import CLASS_METRICS, NUMBER_METRICS
@@ -25,9 +26,6 @@ from .task_rows import (
 )
 
 
-SPLITS = ("train", "validation", "test")
-
-
 @dataclass(frozen=True)
 class TaskSplits:
     """The rows of a task.
@@ -35,10 +33,12 @@ class TaskSplits:
     Args:
         rows: name of each split that there is -> its rows: the texts, as the task's encoder wants them, `label` and `origin`.
         names: of the classes; none where labels are numbers, or answers.
+        question_words: question -> the word that stands behind the context; none where there are no questions.
     """
 
     rows: dict[str, Dataset]
     names: list[str]
+    question_words: dict[str, str]
 
 
 def answers_with(task: str, data: TaskDataArguments) -> str:
@@ -113,16 +113,15 @@ def read_splits(task: str, data: TaskDataArguments, names: Sequence[str] = ()) -
     splits = {split: _numbered(rows, task, data, known) for split, rows in raw.items()}
     if known and len(classes := set(splits["train"]["label"])) < 2:
         raise ValueError(f"All training rows have the label {known[classes.pop()]!r}: there is nothing to tell apart.")
-    return TaskSplits(_with_shares(splits, task, data), known)
+    return TaskSplits(_with_shares(splits, task, data), known, form.question_words or {})
 
 
 def _read(data: TaskDataArguments, split: str, form: RowFormat) -> tuple[list[RawRow] | None, list[str] | None]:
     """Read a split, if it is named, and what its data set calls the classes."""
     bad = BadLines(data.bad_lines, "rows")
-    if data.dataset:
-        name = getattr(data, f"{split}_split")
-        return load_rows(data.dataset, name, form, bad, data.dataset_config) if name else (None, None)
-    files = getattr(data, f"{split}_file")
+    files, name = getattr(data, f"{split}_file"), getattr(data, f"{split}_split")
+    if data.dataset and name:
+        return load_rows(data.dataset, name, form, bad, data.dataset_config)
     if not files:
         return None, None
     root = Path(data.data_dir or ".")

@@ -234,6 +234,8 @@ def make_model(
         model_class = presets_for(auto_class)[model_args.preset]
         model = model_class(model_config(model_class, model_args, **ids, **labels))
     model.config.finetuning_task = task  # the library's word; `theatre classify` frames its input by it
+    if splits.question_words:
+        model.config.question_words = splits.question_words
     return model
 
 

@@ -16,6 +16,7 @@ from transformer_theatre import (
 )
 from transformer_theatre.recipes.stdin_lines import CHUNK
 from transformer_theatre.recipes.task_inputs import add_task_tokens
+from transformer_theatre.recipes.task_rows import RowFormat, _cells_of
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.tokenization import train_bpe_tokenizer
 
@@ -111,6 +112,43 @@ def test_of_answers_the_number_of_the_chosen_one_is_printed(fine_tuned, tmp_path
         assert line == f"{int(p.argmax())}\t{float(p.max()):.4f}"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode()), encoding="utf-8"))
     assert lines_of(capsys, folder) == found
+
+
+def test_the_question_of_a_line_puts_its_word_behind_the_context_as_in_training(fine_tuned, tmp_path, capsys):
+    words = {"cause": "because", "effect": "so"}
+    form = RowFormat(("context", "one", "two"), question="question", question_words=words)
+    model, tokenizer, folder = fine_tuned("multiple_choice", GPTForMultipleChoice, question_words=words)
+    context, *answers = TEXTS[:3]
+    found = []
+    for question in words:
+        trained = _cells_of({"context": context, "question": question, "one": answers[0], "two": answers[1]}, form)[0]
+        with torch.no_grad():
+            inputs = tokenizer([trained[0]] * 2, trained[1:], padding=True, return_tensors="pt")
+            p = model(**{name: values[None] for name, values in inputs.items()}).logits[0].softmax(-1)
+        found.append(f"{int(p.argmax())}\t{float(p.max()):.4f}")
+    lines = ["\t".join([context, question, *answers]) for question in words]
+    assert lines_of(capsys, folder, write(tmp_path / "rows.tsv", lines)) == found
+    assert found[0] != found[1]
+    for line, message in (
+        (
+            "\t".join(TEXTS[:3]),
+            "the number of columns is 3, and a line must hold a context, its question (cause or effect) and two",
+        ),
+        ("\t".join(TEXTS[:4]), f"column 2, the question, is {TEXTS[1]!r}, and must be one of: cause, effect"),
+    ):
+        assert main(["classify", folder, write(tmp_path / "rows.tsv", [line])]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_person_who_types_a_wrong_line_is_told_so_and_goes_on(fine_tuned, capsys, monkeypatch):
+    folder = fine_tuned("classification")[2]
+    stdin = io.TextIOWrapper(io.BytesIO(b"a\tb\ntree\n"), encoding="utf-8")
+    stdin.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert main(["classify", folder]) == 0
+    found = capsys.readouterr()
+    assert "theatre: the number of columns is 2, and a line must hold a text." in found.err
+    assert len(found.out.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
