@@ -12,8 +12,8 @@ from .text_data import bare_name, is_local
 
 # Keys of a recipe that name a text, in the order in which they say most.
 _TEXTS = {
-    "test": ("dataset", "test_source", "test_file"),
-    "eval": ("dataset", "validation_source", "validation_text", "validation_file", "train_text", "train_file"),
+    "test": ("test_source", "test_file", "dataset"),
+    "eval": ("validation_source", "validation_text", "validation_file", "dataset", "train_text", "train_file"),
 }
 
 

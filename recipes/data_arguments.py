@@ -1,6 +1,8 @@
 """What a recipe says of its text: where it comes from, and how it becomes tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .card_options import DATA_LICENCE, DATA_URL, HUB_TASK, INTENDED_USE, LANGUAGE, MODEL_LICENCE
 from .hub_names import check_hub_names
@@ -8,7 +10,28 @@ from .nearest import nearest
 from .template import template_of
 
 
+SPLITS = ("train", "validation", "test")
 TEXT_METRICS = ("bleu", "chrf", "exact_match", "rouge", "symbol_error_rate", "ter")
+
+
+def check_one_place(data: Any, kinds: Sequence[str]):
+    """Make sure that the text of each split comes from the data set or from files, which may stand beside it for other splits.
+
+    Args:
+        data: arguments with the fields `dataset` and `train_split`, `validation_split`, ...
+        kinds: how the names of the fields for files end: "text" of `train_text`, `validation_text`.
+
+    Raises:
+        ValueError: a split would come from both.
+    """
+    for split in SPLITS if data.dataset else ():
+        named = [name for kind in kinds if getattr(data, name := f"{split}_{kind}", None)]
+        part = getattr(data, f"{split}_split", None)
+        if named and part:
+            raise ValueError(
+                f"dataset={data.dataset}, {split}_split={part} and {named[0]}={getattr(data, named[0])}: a text comes from a data set or "
+                "from files; give one."
+            )
 
 
 @dataclass
@@ -28,7 +51,7 @@ class PairDataArguments:
     test_source: str | None = field(default=None, metadata={"help": "as train_source; measured once, at the end"})
     test_target: str | None = field(default=None, metadata={"help": "as train_target"})
     dataset: str | None = field(
-        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
+        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of files"}
     )
     dataset_config: str | None = field(default=None, metadata={"help": 'the Hub\'s name for a part of it: "de-en"'})
     train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})
@@ -81,6 +104,7 @@ class PairDataArguments:
             ValueError: an option is out of its range, or does not go with another.
         """
         check_hub_names(data_url=self.data_url, model_licence=self.model_licence, hub_task=self.hub_task)
+        check_one_place(self, ["source", "target"])
         for name, least in (("max_length", 2), ("max_train_samples", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -146,7 +170,7 @@ class TextDataArguments:
         },
     )
     dataset: str | None = field(
-        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
+        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of files"}
     )
     dataset_config: str | None = field(default=None, metadata={"help": "the Hub's name for a part of it"})
     train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})
@@ -176,6 +200,7 @@ class TextDataArguments:
             ValueError: an option is wrong, or does not go with another, or the Hub would not understand it.
         """
         check_hub_names(data_url=self.data_url, model_licence=self.model_licence, hub_task=self.hub_task)
+        check_one_place(self, ["text"])
         self.prompt = template_of(self.template, self.template_words)
         self.template_words = self.prompt.words if self.prompt is not None and self.prompt.words else None
         if self.prompt is not None and self.text_field != "text":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .card_options import DATA_LICENCE, LANGUAGE
+from .data_arguments import check_one_place
 from .nearest import nearest
 from .run_arguments import RunArguments
 from .task_metrics import CLASS_METRICS, NUMBER_METRICS, TASK_METRICS
@@ -91,6 +92,7 @@ class TaskDataArguments:
         Raises:
             ValueError: an option is out of its range, or does not go with another.
         """
+        check_one_place(self, ["file"])
         for name, least in (("max_length", 3), ("max_train_samples", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -140,3 +142,6 @@ class TaskRunArguments(RunArguments):
     metric_for_best_model: str | None = field(
         default=None, metadata={"help": "loss, or one of `metrics`; default: the first of them"}
     )
+
+    def check_streaming(self):
+        """Say nothing of what a stream needs: a task has none, and its script says so."""

@@ -413,6 +413,8 @@ def _load(name: str, split: str | None, config_name: str | None, streaming: bool
         if (split or next(iter(data))) not in data or (split is None and len(data) > 1):
             raise ValueError(f"split={split!r} must be one of those of {name}: {', '.join(map(str, data))}.")
         return data[split or next(iter(data))]
-    if split is not None and _is_saved(path) and str(data.split) != split:
-        raise ValueError(f"split={split!r}: {name} was saved as one dataset, without splits; leave split out.")
+    if _is_saved(path) and split not in (None, str(data.split or "train")):
+        raise ValueError(
+            f"split={split!r}: {name} was saved as one data set, without splits, which is called {data.split or 'train'}."
+        )
     return data

@@ -194,23 +194,26 @@ def measure(recipe: Recipe, overrides: Sequence[str], folder: Path) -> dict[str,
     words = [*overrides, *AS_SAVED]
     (model_args, *_, args), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
     model, tokenizer = load_saved(folder, AUTO_CLASS, model_args)
-    validation, cut = text_to_measure(recipe, words, model)
+    validation, cut, _ = text_to_measure(recipe, words, model)
     text_size = size_of(validation["text"])
     return measure_saved(model, args, tokenizer, stack_rows, cut(tokenizer), text_size=text_size)[1]
 
 
 def text_to_measure(
     recipe: Recipe, overrides: Sequence[str], model: PreTrainedModel
-) -> tuple[Dataset, partial[Dataset]]:
-    """Read the validation text of a recipe; return it, and what cuts it into rows as training does, given a tokenizer.
+) -> tuple[Dataset, partial[Dataset], TextDataArguments]:
+    """Read the validation text of a recipe; return it, what cuts it into rows as training does, given a tokenizer, and where it is from.
 
     Raises:
         ValueError: the recipe, an option or the data is wrong.
     """
     (_, _, _, data, _), _ = parse_recipe(recipe, overrides, *argument_types(recipe, overrides))
-    _, validation = read_texts(data)
+    validation = read_text(data, "validation")
+    if validation is None:  # it is the end of the training text
+        _, validation = read_texts(data)
     length, apart = row_length(data, model), keeps_apart(data, model)
-    return validation, partial(encode_blocks, validation, block_size=length, stride=data.eval_stride, apart=apart)
+    cut = partial(encode_blocks, validation, block_size=length, stride=data.eval_stride, apart=apart)
+    return validation, cut, data
 
 
 def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
@@ -262,9 +265,8 @@ def stream_texts(data: TextDataArguments) -> tuple[TextStream, Dataset]:
 def read_text(data: TextDataArguments, split: str) -> Dataset | None:
     """Read the training or validation documents that the arguments name; None where they name none."""
     options: dict[str, Any] = {"bad_lines": data.bad_lines, "template": data.prompt, "text_field": data.text_field}
-    if data.dataset:
-        name = getattr(data, f"{split}_split")
-        return load_documents(data.dataset, name, config_name=data.dataset_config, **options) if name else None
+    if data.dataset and (name := getattr(data, f"{split}_split")):
+        return load_documents(data.dataset, name, config_name=data.dataset_config, **options)
     options["separator"] = data.separator
     paths = [Path(data.data_dir or ".") / path for path in getattr(data, f"{split}_text")]
     return concatenate_datasets([read_documents(path, **options) for path in paths]) if paths else None

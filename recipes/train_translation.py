@@ -164,10 +164,9 @@ def score_outputs(predictions: list[str], test: Dataset, data: PairDataArguments
 
 def read_split(data: PairDataArguments, split: str) -> Dataset | None:
     """Read the training, validation or test pairs that the arguments name; None where they name none."""
-    if data.dataset:
-        name = getattr(data, f"{split}_split")
+    if data.dataset and (name := getattr(data, f"{split}_split")):
         fields = (data.source_field, data.target_field, data.bad_lines)
-        return load_pairs(data.dataset, name, *fields, config_name=data.dataset_config) if name else None
+        return load_pairs(data.dataset, name, *fields, config_name=data.dataset_config)
     source, target = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
     if source is None:
         return None

@@ -131,19 +131,21 @@ def texts_of_files(
     """
     if arguments.text is not None:
         documents = read_documents(arguments.text)
-        cut = partial(encode_blocks, documents, block_size=longest_row(model), stride=arguments.stride)
+        apart = _said_by_run(Path(arguments.model), "attend_across_documents") is False
+        cut = partial(encode_blocks, documents, block_size=longest_row(model), stride=arguments.stride, apart=apart)
         return {"": RunningText([arguments.text.name], documents, cut, cut(tokenizer))}
     files = [path.name for path in (arguments.source, arguments.target) if path is not None]
     pairs = encode_pairs(read_pairs(arguments.source, arguments.target), tokenizer, max_length=_NO_LIMIT)
-    language = arguments.target_language or _language_of_run(Path(arguments.model))
+    language = arguments.target_language or _said_by_run(Path(arguments.model), "target_language")
     metrics = metrics_of(arguments.metrics, list(TEXT_METRICS[:3]))
     return {"": PairText(files, pairs, pairs, metrics, language, arguments.num_beams)}
 
 
-def _language_of_run(folder: Path) -> str | None:
+def _said_by_run(folder: Path, key: str) -> Any:
+    """What the recipe says that a run has written into a model folder, if one has."""
     if recipe_of(folder) is None:
         return None
-    return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("target_language")
+    return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get(key)
 
 
 def metrics_of(wanted: Sequence[str] | None, usual: Sequence[str]) -> list[str]:
@@ -179,8 +181,8 @@ def texts_of_recipe(
         ValueError: the recipe, an option or a file is wrong, or there is no such text.
     """
     if recipe.task == "language_modeling":
-        documents, cut = train_language_model.text_to_measure(recipe, words, model)
-        name = name_of_text(*(recipe.values.get(key) for key in ("dataset", "validation_text", "train_text")))
+        documents, cut, where = train_language_model.text_to_measure(recipe, words, model)
+        name = name_of_text(where.validation_text, where.dataset, where.train_text)
         return {"validation": RunningText([name], documents, cut, cut(tokenizer))}
     parsed, _ = parse_recipe(recipe, words, *train_translation.argument_types(recipe, words))
     data: Any = next(part for part in parsed if isinstance(part, PairDataArguments))
@@ -194,8 +196,8 @@ def texts_of_recipe(
             continue
         encoded = encode_pairs(pairs, tokenizer, data.max_length, data.bad_lines)
         texts = train_translation.as_test_set(encoded, data)
-        names = [data.dataset, f"{split} split"] if data.dataset else []
-        names = names or [name for side in ("source", "target") if (name := getattr(data, f"{split}_{side}"))]
+        names = [name for side in ("source", "target") if (name := getattr(data, f"{split}_{side}"))]
+        names = names or [data.dataset, f"{split} split"]
         found[split] = PairText(
             [name_of_text(name) for name in names],
             encoded,

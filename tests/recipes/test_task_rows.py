@@ -4,9 +4,12 @@ import json
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from transformer_theatre.recipes.data_arguments import PairDataArguments, TextDataArguments
 from transformer_theatre.recipes.task_arguments import TaskDataArguments
 from transformer_theatre.recipes.task_rows import split_off
 from transformer_theatre.recipes.task_splits import metrics_of, read_splits
+from transformer_theatre.recipes.train_language_model import read_text, read_texts, stream_texts
+from transformer_theatre.recipes.train_translation import read_split
 
 
 def write(path, *lines):
@@ -48,7 +51,7 @@ def test_classes_without_names_are_the_labels_of_the_training_rows_in_order(tmp_
     )
     write(tmp_path / "b.tsv", "9\ta", "8\tb")
     assert message_of(tmp_path, "classification", **options).startswith(
-        "b.tsv:2: the label '8' must be one of 9, 10, or its number, 0 to 1"
+        "b.tsv:2: the label '8' must be one of 9, 10 ("
     )
 
 
@@ -140,6 +143,66 @@ def test_a_data_set_names_its_own_classes(tmp_path):
     found = read_splits("classification", TaskDataArguments(dataset=str(tmp_path / "saved"), validation_split="dev"))
     assert found.rows.keys() == {"train", "validation"}
     assert (found.names, found.rows["train"]["label"][:]) == (["bad", "good"], [1, 0])
+
+
+def test_classes_of_a_data_set_whose_names_are_numbers_are_not_taken_for_others(tmp_path):
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["1", "2", "3"])})
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 2]}, features=kinds)
+    rows.save_to_disk(tmp_path / "saved")  # without splits: it is what is trained on
+    found = read_splits("classification", TaskDataArguments(dataset=str(tmp_path / "saved")))
+    assert (found.names, found.rows["train"]["label"][:]) == (["1", "2", "3"], [0, 1, 2])
+    unknown = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]}, features=kinds)
+    unknown.save_to_disk(tmp_path / "unknown")
+    with pytest.raises(ValueError, match=r"unknown\[train\]:3: the label '-1' must be one of 1, 2, 3"):
+        read_splits("classification", TaskDataArguments(dataset=str(tmp_path / "unknown")))
+
+
+@pytest.mark.parametrize(("names", "label"), [("123", "0"), ("023", "1")])
+def test_where_names_are_numbers_no_other_number_is_a_label(tmp_path, names, label):
+    write(tmp_path / "train.tsv", *(f"text {name}\t{name}" for name in names))
+    write(tmp_path / "test.tsv", f"text\t{names[1]}", f"text\t{label}")
+    with pytest.raises(ValueError, match=rf"test.tsv:2: the label '{label}' must be one of {', '.join(names)}"):
+        read(
+            tmp_path,
+            "classification",
+            train_file=["train.tsv"],
+            test_file=["test.tsv"],
+            text_fields=["1"],
+            label_field="2",
+        )
+
+
+@pytest.mark.parametrize(
+    ("data", "file"),
+    [
+        (TaskDataArguments, {"train_file": ["a.tsv"]}),
+        (TaskDataArguments, {"test_file": ["a.tsv"], "test_split": "test"}),
+        (TextDataArguments, {"train_text": ["a.txt"]}),
+        (TextDataArguments, {"validation_text": ["a.txt"], "validation_split": "dev"}),
+        (PairDataArguments, {"test_source": "a.de", "test_split": "test"}),
+        (PairDataArguments, {"train_target": "a.de"}),
+    ],
+)
+def test_a_split_is_from_a_data_set_or_from_files(data, file):
+    split = next(iter(file)).partition("_")[0]
+    with pytest.raises(ValueError, match=rf"dataset=saved, {split}_split=\w+ and {next(iter(file))}=.*; give one"):
+        data(dataset="saved", **file)
+
+
+def test_files_stand_beside_a_data_set_for_splits_that_it_lacks(tmp_path):
+    rows = {"text": ["a b", "c d"], "label": ["x", "y"], "source": ["a", "b"], "target": ["c", "d"]}
+    Dataset.from_dict(rows).save_to_disk(tmp_path / "saved")
+    lines = [json.dumps({"text": "e f", "label": "y", "source": "e", "target": "f"})]
+    write(tmp_path / "held.jsonl", *lines)
+    where = {"data_dir": str(tmp_path), "dataset": str(tmp_path / "saved")}
+    data = TextDataArguments(**where, validation_text=["held.jsonl"])
+    for train, held in (read_texts(data), (read_text(data, "train"), stream_texts(data)[1])):
+        assert (train["text"][:], held["text"][:]) == (["a b", "c d"], ["e f"])
+    found = read_splits("classification", TaskDataArguments(**where, test_file=["held.jsonl"]))
+    assert (found.rows["train"]["label"][:], found.rows["test"]["label"][:]) == ([0, 1], [1])
+    pairs = PairDataArguments(**where, validation_source="held.jsonl")
+    assert [read_split(pairs, split)["target"][:] for split in ("train", "validation")] == [["c", "d"], ["f"]]
+    assert read_split(pairs, "test") is None
 
 
 def test_a_share_is_always_the_same_and_rows_of_a_text_stay_together():

@@ -351,7 +351,8 @@ def test_a_saved_dataset_gives_its_pairs(tmp_path):
     assert pairs[:] == {"source": SOURCES, "target": TARGETS, "origin": [f"saved:{number}" for number in (1, 2, 3, 4)]}
     message = message_of(load_pairs, tmp_path / "saved", "test", "translation.de", "translation.en")
     assert "split='test'" in message
-    assert "leave split out" in message
+    assert "without splits, which is called train" in message
+    assert load_pairs(tmp_path / "saved", "train", "translation.de", "translation.en")["source"][:] == SOURCES
 
 
 def test_splits_of_a_saved_dataset_are_chosen_by_name(tmp_path):

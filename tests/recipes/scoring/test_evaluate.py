@@ -151,6 +151,32 @@ def test_a_language_model_is_scored_on_a_recipe_or_a_file(runs, tmp_path, capsys
     }
 
 
+def test_the_validation_text_that_is_named_is_measured_and_noted_without_the_training_text(runs, tmp_path, capsys):
+    (tmp_path / "held.txt").write_text("To be, or not to be.\n" * 20, encoding="utf-8")
+    words = ["shakespeare-char/cpu", "--data_dir", tmp_path, "--output_dir", tmp_path / "new"]
+    found, _ = _evaluate(capsys, runs / "gpt", *words, "--validation_text", "held.txt")  # and no tiny_shakespeare.txt
+    assert found["validation"]["files"] == ["held.txt"]
+    assert found["validation"]["tokens"] == 21 * 20 - 1
+
+
+def test_the_documents_of_a_file_are_apart_where_the_run_kept_them_apart(runs, tmp_path, capsys):
+    lines = [json.dumps({"text": f"To be, or not {'to be ' * number}"}) for number in range(1, 9)]
+    (tmp_path / "some.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    found = {}
+    for apart in ("true", "false"):
+        shutil.copytree(runs / "gpt", tmp_path / apart)
+        with (tmp_path / apart / "recipe.yaml").open("a", encoding="utf-8") as recipe:
+            recipe.write(f"attend_across_documents: {apart}\n")
+        words = ["--data_dir", tmp_path, "--validation_text", "some.jsonl", "--attend_across_documents", apart]
+        by_recipe, _ = _evaluate(
+            capsys, tmp_path / apart, "shakespeare-char/cpu", *words, "--output_dir", tmp_path / "a"
+        )
+        by_file, _ = _evaluate(capsys, tmp_path / apart, tmp_path / "some.jsonl", "--output_dir", tmp_path / "b")
+        found[apart] = by_file["nll"]
+        assert by_file["nll"] == pytest.approx(by_recipe["validation"]["nll"], rel=1e-6)
+    assert found["true"] != found["false"]
+
+
 @pytest.mark.parametrize(
     "words", [["--attend_across_documents", "false"], ["--eval_stride", "8"]], ids=["apart", "stride"]
 )
