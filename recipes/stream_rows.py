@@ -7,14 +7,16 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .bpe_dropout import BpeDropout, draw_for
 from .document_rows import positions_in_documents
 from .pair_dropout import drop_pair
 from .text_streams import TextRow, TextStream
-from .tokenization import IGNORED, PIECE, can_be_cut, encode_batch, pieces_of
+from .tokenization import IGNORED, PIECE, can_be_cut, encode_batch, pieces_of, unknown_token
 
 
+logger = logging.get_logger(__name__)
 Features = dict[str, list[int]]
 
 
@@ -46,6 +48,22 @@ class StreamRows(Protocol):
         """Turn it back."""
 
 
+class UnknownTokens:
+    """Warns once of text in a stream that the tokenizer does not know, of which only a sample was read before."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.token, self.id = tokenizer.unk_token, unknown_token(tokenizer)
+
+    def look(self, ids: Sequence[int], origin: str):
+        """Look through the tokens of a text."""
+        if self.id is not None and self.id in ids:
+            logger.warning(
+                f"{origin} holds characters that are not in the first --tokenizer_samples of the text, which the tokenizer was trained "
+                f"on: they become {self.token}, and so will others."
+            )
+            self.id = None
+
+
 class PairRows:
     """Pairs, as text until they are wanted.
 
@@ -74,7 +92,7 @@ class PairRows:
     ):
         self.text, self.tokenizer, self.max_length, self.most = text, tokenizer, max_length, most
         self.dropout, self.seed, self.dropout_sides = dropout, seed, dropout_sides
-        self.epoch = 0
+        self.epoch, self.unknown = 0, UnknownTokens(tokenizer)
 
     def restart(self, epoch: int, place: dict[str, Any] | None = None):
         """Begin an epoch, or go on where `place()` was."""
@@ -98,6 +116,7 @@ class PairRows:
         kept = []
         for row, source, target in zip(rows, batch["input_ids"], batch["labels"], strict=True):
             if self._fits(row, len(source), len(target)):
+                self.unknown.look([*source, *target], row.origin)
                 source, target = self._drop(row, source, target)
                 kept.append((row, {"input_ids": source, "attention_mask": [1] * len(source), "labels": target}))
         return kept
@@ -177,6 +196,7 @@ class PackedRows:
         if not can_be_cut(tokenizer):
             text.part = None
         self.end, self.cut = tokenizer.eos_token_id, can_be_cut(tokenizer)
+        self.unknown = UnknownTokens(tokenizer)
         self._waiting, self._begins, self.epoch = [self.end], deque[tuple[int, str]](), 0
 
     def restart(self, epoch: int, place: dict[str, Any] | None = None):
@@ -246,6 +266,7 @@ class PackedRows:
             draw = draw_for(self.seed, self.epoch, row.number)
             for piece in parts:
                 ids = next(encoded)
+                self.unknown.look(ids, row.origin)
                 dropped = self.dropout.encode_bare(piece, draw) if self.dropout is not None else None
                 self._waiting += ids if dropped is None else dropped
             if row.ends:

@@ -357,10 +357,16 @@ def encode_batch(batch: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerB
     }
 
 
-def _warn_of_unknown(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]]) -> None:
-    unknown = tokenizer.unk_token_id
+def unknown_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Say which token stands for what a tokenizer does not know; None where it knows all."""
+    unknown: Any = tokenizer.unk_token_id
     # GPT-2's tokenizer gives that name to its end token, though nothing is unknown to it.
-    if unknown is None or unknown == tokenizer.eos_token_id:
+    return None if unknown == tokenizer.eos_token_id else unknown
+
+
+def _warn_of_unknown(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]]) -> None:
+    unknown = unknown_token(tokenizer)
+    if unknown is None:
         return
     count = sum(row.count(unknown) for row in rows)
     if count:

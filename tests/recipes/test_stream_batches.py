@@ -14,7 +14,13 @@ from transformer_theatre.recipes.stream_batches import NOTE, BatchNumbers, Strea
 from transformer_theatre.recipes.stream_rows import PackedRows, PairRows
 from transformer_theatre.recipes.text_data import pair_files, read_documents
 from transformer_theatre.recipes.text_streams import DocumentStream, LineStream
-from transformer_theatre.recipes.tokenization import IGNORED, encode_blocks, train_bpe_tokenizer
+from transformer_theatre.recipes.tokenization import (
+    IGNORED,
+    PIECE,
+    encode_blocks,
+    train_bpe_tokenizer,
+    train_character_tokenizer,
+)
 
 
 ROWS = 300
@@ -285,3 +291,22 @@ def test_a_process_of_its_own_makes_the_same_batches(batches_of, workers):
     found = [(batch[NOTE].origins, batch["input_ids"].tolist()) for batch in loader]
     expected = take(batches_of(buffer=50, max_tokens=300), range(20))
     assert found == [(origins, inputs["input_ids"]) for origins, inputs in expected]
+
+
+@pytest.mark.parametrize("kind", ["pairs", "text"])
+def test_text_that_the_tokenizer_does_not_know_is_named_once(tmp_path, caplog, kind):
+    tokenizer = train_character_tokenizer(["ab\t\n"], appends_eos=kind == "pairs")
+    path = tmp_path / "rows.tsv"
+    path.write_text("ab\tba\n" + "xy\ta\n" * 5, encoding="utf-8")
+    if kind == "pairs":
+        paths, parse = pair_files(path, None, "source", "target")
+        rows = PairRows(LineStream(paths, parse, StreamedBadLines("error", "pairs")), tokenizer, 50)
+    else:
+        text = DocumentStream([path], None, StreamedBadLines("error", "documents"), PIECE)
+        rows = PackedRows(text, tokenizer, 4)
+    for epoch in range(2):
+        rows.restart(epoch)
+        assert rows.encode(list(iter(lambda: next(rows, None), None)))
+    told = [record.message for record in caplog.records if "--tokenizer_samples" in record.message]
+    assert len(told) == 1
+    assert told[0].startswith("rows.tsv:2 holds" if kind == "pairs" else "rows.tsv:1 holds")
