@@ -76,11 +76,11 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE)
         return 0 if argv else 2
     recipe, overrides = load_recipe(argv[0]), list(argv[1:])
+    has_anchor = recipe.anchor is not None
     recipe = for_model_of(for_text_of(recipe, overrides), overrides)
     if recipe.anchor is None:
-        raise ValueError(
-            f"{recipe.path} has no anchor, or the text is not the recipe's own: there is nothing to verify."
-        )
+        why = "the text is not the recipe's own" if has_anchor else "the recipe has no anchor"
+        raise ValueError(f"{recipe.name}: {why}, so there is nothing to verify.")
     options = options_of(overrides)
     for name in sorted(_OWN.keys() & options.keys()):
         raise ValueError(f"--{name} is not for `theatre verify`: give {_OWN[name]} in its place.")

@@ -164,7 +164,7 @@ def test_a_run_of_another_recipe_is_not_taken_for_a_seed(recipe, corpus, tmp_pat
         (["--seeds", "one"], "--seeds one must be whole numbers"),
         (["--seed", "3"], "--seed is not for `theatre verify`"),
         (["--overwrite", "true"], "--overwrite is not for `theatre verify`"),
-        (["--train_source", "other.tsv"], "has no anchor, or the text is not the recipe's own"),
+        (["--train_source", "other.tsv"], "the text is not the recipe's own, so there is nothing"),
     ],
     ids=["twice", "none", "word", "seed", "overwrite", "other text"],
 )
