@@ -46,6 +46,9 @@ elif hasattr(model, "continue_text"):
     found["continue"] = model.continue_text([text], temperature=0, max_new_tokens=9)
     pipe = transformers.pipeline("text-generation", model=place, trust_remote_code=trust or True)
     found["pipeline"] = pipe(text, do_sample=False, max_new_tokens=9)
+elif "SequenceClassification" in auto_class:
+    pipe = transformers.pipeline("text-classification", model=place, trust_remote_code=trust or True)
+    found["pipeline"] = [pipe(text), pipe({"text": text, "text_pair": "zwei katze"})]
 if model.can_generate():
     found["generate"] = model.generate(inputs["input_ids"][:1], max_new_tokens=9, do_sample=False).tolist()
 print("FOUND", json.dumps(found))
