@@ -56,7 +56,9 @@ class Classifier:
         self.longest = min(longest_sequence(self.model), self.tokenizer.model_max_length)
         self.collate = TaskCollator(self.tokenizer)
         # Of models that have learned from questions, such as COPA's: question -> its word, which stands behind the context.
-        self.questions: dict[str, str] = getattr(self.model.config, "question_words", None) or {}
+        self.questions: dict[str, str] = {}
+        if self.task == "multiple_choice":
+            self.questions = getattr(self.model.config, "question_words", None) or {}
 
     def columns(self) -> str:
         """Say what a line holds."""

@@ -30,7 +30,7 @@ def check_one_place(data: Any, kinds: Sequence[str]):
         if named and part:
             raise ValueError(
                 f"dataset={data.dataset}, {split}_split={part} and {named[0]}={getattr(data, named[0])}: a text comes from a data set or "
-                "from files; give one."
+                f"from files; give one (--{split}_split '' is none)."
             )
 
 

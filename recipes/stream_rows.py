@@ -49,7 +49,7 @@ class StreamRows(Protocol):
 
 
 class UnknownTokens:
-    """Warns once of text in a stream that the tokenizer does not know, of which only a sample was read before."""
+    """Warns, once in a process, of text in a stream that the tokenizer does not know: only a sample was read before."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.token, self.id = tokenizer.unk_token, unknown_token(tokenizer)
@@ -58,8 +58,8 @@ class UnknownTokens:
         """Look through the tokens of a text."""
         if self.id is not None and self.id in ids:
             logger.warning(
-                f"{origin} holds characters that are not in the first --tokenizer_samples of the text, which the tokenizer was trained "
-                f"on: they become {self.token}, and so will others."
+                f"{origin} holds characters that the tokenizer does not know (it learns from the first --tokenizer_samples of a stream): they "
+                f"become {self.token}, and so will others."
             )
             self.id = None
 

@@ -26,7 +26,7 @@ class TaskDataArguments:
     )
     test_share: float = field(default=0.0, metadata={"help": "as validation_share, for the test"})
     dataset: str | None = field(
-        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of the files"}
+        default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of files"}
     )
     dataset_config: str | None = field(default=None, metadata={"help": 'the Hub\'s name for a part of it: "cola"'})
     train_split: str = field(default="train", metadata={"help": "split of the dataset to train on"})

@@ -6,7 +6,7 @@ Every row carries its `origin` (file and line), and whatever is wrong with it is
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,16 @@ class RowFormat:
 
 @dataclass(frozen=True)
 class RawRow:
-    """A row as it was read: its place for messages, its origin, its texts, and its label as it stands there."""
+    """A row as it was read: its place for messages, its origin, its texts, and its label as it stands there.
+
+    `numbered` says that the label is the number of a class, as in a data set that names its classes, and never a name.
+    """
 
     place: str
     origin: str
     texts: list[str]
     label: Any
+    numbered: bool = False
 
 
 def read_rows(paths: Sequence[Path], form: RowFormat, bad: BadLines) -> list[RawRow]:
@@ -89,6 +93,8 @@ def load_rows(
         ValueError: there is no such data set, split or field, or a row is bad.
     """
     data = open_dataset(name, split, config_name, form.fields)
+    feature = data.features.get(form.label)
+    numbered = isinstance(feature, ClassLabel)
     rows = []
     for number, row in enumerate(data, start=1):
         place = f"{name}[{split}]:{number}"
@@ -97,14 +103,9 @@ def load_rows(
         except BadLineError as problem:
             bad.report(place, str(problem))
             continue
-        rows.append(RawRow(place, place, texts, label))
+        rows.append(RawRow(place, place, texts, label, numbered))
     bad.close(len(rows))
-    feature = data.features.get(form.label)
-    if not isinstance(feature, ClassLabel):
-        return rows, None
-    names = list(feature.names)
-    # A number stands for a name there; a name may be another number.
-    return [replace(row, label=names[row.label] if 0 <= row.label < len(names) else row.label) for row in rows], names
+    return rows, list(feature.names) if numbered else None
 
 
 def _parser_of(path: Path, form: RowFormat) -> Any:
@@ -171,21 +172,21 @@ def class_names(rows: Iterable[RawRow]) -> list[str]:
 def number_classes(rows: Iterable[RawRow], names: Sequence[str], bad: BadLines) -> Iterator[tuple[RawRow, int]]:
     """Give each row the number of its class, from 0.
 
-    A label is the name of a class or, where no name is a number itself, its number.
+    A label is the name of a class or, where no name is a number itself, its number; of rows that are `numbered` its number.
 
     Raises:
         ValueError: a label is neither; the message names file and line.
     """
-    numbers = {name: number for number, name in enumerate(names)}
-    right = f"one of {', '.join(names)}"
-    if not any(name.isdecimal() for name in names):
-        numbers = {str(number): number for number in range(len(names))} | numbers
-        right += f", or its number, 0 to {len(names) - 1}"
+    by_name = {name: number for number, name in enumerate(names)}
+    by_number = {str(number): number for number in range(len(names))}
+    either = by_name if any(name.isdecimal() for name in names) else by_number | by_name
+    one, its_number = f"one of {', '.join(names)}", f"its number, 0 to {len(names) - 1}"
     for row in rows:
-        word = _word(row.label)
-        if word in numbers:
-            yield row, numbers[word]
+        word, known = _word(row.label), by_number if row.numbered else either
+        if word in known:
+            yield row, known[word]
         else:
+            right = its_number if row.numbered else one if known is by_name else f"{one}, or {its_number}"
             bad.report(row.place, f"the label {word!r} must be {right}{nearest(word, names)}")
 
 

@@ -154,15 +154,15 @@ def document_files(
         if separator is not None:
             raise ValueError(f"separator={separator!r} is for plain text; in {path} each row is a document.")
         return files, template.of_line if template is not None else partial(parse_json, fields=(text_field,))
+    if _kind(path) in TABLES:
+        raise ValueError(
+            f"{path} is a table and no running text: make a .jsonl file of it, with a document in each row; or put it into a folder of its "
+            "own, and give that as dataset; or name it .txt, and what stands in it is learned as it is."
+        )
     if text_field != "text":
         raise ValueError(f"text_field={text_field!r} is for JSON lines; {path} is plain text.")
     if template is not None:
         raise ValueError(f"template={template.text!r} is for JSON lines and data sets; {path} is plain text.")
-    if _kind(path) in TABLES:
-        raise ValueError(
-            f"{path} is a table and no running text: make a .jsonl file of it, with a document in each row, or load it as a data set; "
-            "or name it .txt, and what stands in it is learned as it is."
-        )
     return files, None
 
 

@@ -220,7 +220,7 @@ def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
     """Read the training and the validation text.
 
     Where none is named for validation, the last `validation_share` of the training text's characters is cut off for it: whole
-    documents, if the end of one makes it no less than half as long and no more than twice.
+    documents, if the end of one makes it no less than half as long and no more than twice, and leaves half of the rest at least.
     """
     train = read_text(data, "train")
     if train is None:
@@ -238,7 +238,7 @@ def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
             "another share, or validation_text."
         )
     ends = list(accumulate(map(len, train["text"])))[:-1]
-    near = [end for end in ends if (total - left) / 2 <= total - end <= (total - left) * 2]
+    near = [end for end in ends if (total - left) / 2 <= total - end <= (total - left) * 2 and end >= left / 2]
     left = min(near, key=lambda end: abs(end - left), default=left)
     parts: tuple[list[dict[str, str]], list[dict[str, str]]] = ([], [])
     for row in train:

@@ -234,8 +234,10 @@ def make_model(
         model_class = presets_for(auto_class)[model_args.preset]
         model = model_class(model_config(model_class, model_args, **ids, **labels))
     model.config.finetuning_task = task  # the library's word; `theatre classify` frames its input by it
-    if splits.question_words:
-        model.config.question_words = splits.question_words
+    if splits.question_words or getattr(
+        model.config, "question_words", None
+    ):  # the pre-trained model may have had others
+        model.config.question_words = splits.question_words or None
     return model
 
 

@@ -38,4 +38,5 @@ def test_a_document_is_cut_where_the_share_would_be_another_without(cut):
     assert cut(["0123456789" * 10], 0.1) == [["0123456789" * 9], ["0123456789"]]
     # The end that is nearest would leave more than twice, or less than half, of what was asked for.
     assert cut(["a" * 10, "b" * 90], 0.2) == [["a" * 10, "b" * 70], ["b" * 20]]
+    assert cut(["a", "b" * 99], 0.5) == [["a", "b" * 49], ["b" * 50]]
     assert cut(["a" * 96, "b" * 4], 0.1) == [["a" * 90], ["a" * 6, "b" * 4]]

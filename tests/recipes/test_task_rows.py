@@ -153,8 +153,24 @@ def test_classes_of_a_data_set_whose_names_are_numbers_are_not_taken_for_others(
     assert (found.names, found.rows["train"]["label"][:]) == (["1", "2", "3"], [0, 1, 2])
     unknown = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]}, features=kinds)
     unknown.save_to_disk(tmp_path / "unknown")
-    with pytest.raises(ValueError, match=r"unknown\[train\]:3: the label '-1' must be one of 1, 2, 3"):
+    with pytest.raises(ValueError, match=r"unknown\[train\]:3: the label '-1' must be its number, 0 to 2"):
         read_splits("classification", TaskDataArguments(dataset=str(tmp_path / "unknown")))
+
+
+def test_classes_of_a_data_set_may_have_other_names_and_be_answers_or_numbers(tmp_path):
+    kinds = Features({name: Value("string") for name in "abc"} | {"label": ClassLabel(names=["1", "0"])})
+    rows = Dataset.from_dict({"a": ["a", "b"], "b": ["c", "d"], "c": ["e", "f"], "label": [1, 0]}, features=kinds)
+    rows.save_to_disk(tmp_path / "saved")
+
+    def found(task, fields, names=(), **more):
+        data = TaskDataArguments(dataset=str(tmp_path / "saved"), text_fields=list(fields), **more)
+        splits = read_splits(task, data, names)
+        return splits.names, splits.rows["train"]["label"][:]
+
+    assert found("classification", "a", labels=["good", "bad"]) == (["good", "bad"], [1, 0])
+    assert found("classification", "a", ["good", "bad"]) == (["good", "bad"], [1, 0])
+    assert found("multiple_choice", "abc") == ([], [1, 0])
+    assert found("similarity", "ab") == ([], [1.0, 0.0])
 
 
 @pytest.mark.parametrize(("names", "label"), [("123", "0"), ("023", "1")])

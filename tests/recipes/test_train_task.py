@@ -175,6 +175,24 @@ def test_a_run_begins_with_pretrained_weights_or_with_their_sizes_alone(recipe, 
     assert not {"d_model", "preset", "vocab_size"} & as_run.keys()
 
 
+def test_words_of_questions_are_those_of_the_run_and_not_of_its_start(recipe, language_model, tmp_path):
+    source = Path(language_model("gpt"))
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    (source / "config.json").write_text(
+        json.dumps(config | {"question_words": {"cause": "because"}}), encoding="utf-8"
+    )
+    words = ["--model_name_or_path", str(source), "--max_steps", "1", "--eval_strategy", "no"]
+    words += ["--load_best_model_at_end", "false", "--save_strategy", "no"]
+    path = recipe("multiple_choice")
+    assert main(["train", path, "--output_dir", str(tmp_path / "none"), *words]) == 0
+    assert json.loads((tmp_path / "none" / "config.json").read_text(encoding="utf-8"))["question_words"] is None
+    # The label is the question too: it is 0, 1 or 2.
+    words += ["--question_field", "1", "--question_words", *(f"{number}=after {number}" for number in range(3))]
+    assert main(["train", path, "--output_dir", str(tmp_path / "some"), *words]) == 0
+    found = json.loads((tmp_path / "some" / "config.json").read_text(encoding="utf-8"))["question_words"]
+    assert found == {str(number): f"after {number}" for number in range(3)}
+
+
 def test_only_the_classifier_may_be_new_in_pretrained_weights(recipe, language_model, tmp_path, caplog):
     source = language_model()
     model = load_pretrained(source, "AutoModelForSequenceClassification", num_labels=3, dropout=0.05)
