@@ -179,14 +179,16 @@ def number_classes(rows: Iterable[RawRow], names: Sequence[str], bad: BadLines) 
     """
     by_name = {name: number for number, name in enumerate(names)}
     by_number = {str(number): number for number in range(len(names))}
-    either = by_name if any(name.isdecimal() for name in names) else by_number | by_name
-    one, its_number = f"one of {', '.join(names)}", f"its number, 0 to {len(names) - 1}"
+    numbers = f"0 to {len(names) - 1}"
+    free = by_name, f"one of {', '.join(names)}"
+    if not any(name.isdecimal() for name in names):
+        free = by_number | by_name, f"{free[1]}, or its number, {numbers}"
+    fixed = by_number, f"the number of a class, {numbers}"
     for row in rows:
-        word, known = _word(row.label), by_number if row.numbered else either
+        word, (known, right) = _word(row.label), fixed if row.numbered else free
         if word in known:
             yield row, known[word]
         else:
-            right = its_number if row.numbered else one if known is by_name else f"{one}, or {its_number}"
             bad.report(row.place, f"the label {word!r} must be {right}{nearest(word, names)}")
 
 

@@ -153,7 +153,7 @@ def test_classes_of_a_data_set_whose_names_are_numbers_are_not_taken_for_others(
     assert (found.names, found.rows["train"]["label"][:]) == (["1", "2", "3"], [0, 1, 2])
     unknown = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]}, features=kinds)
     unknown.save_to_disk(tmp_path / "unknown")
-    with pytest.raises(ValueError, match=r"unknown\[train\]:3: the label '-1' must be its number, 0 to 2"):
+    with pytest.raises(ValueError, match=r"unknown\[train\]:3: the label '-1' must be the number of a class, 0 to 2"):
         read_splits("classification", TaskDataArguments(dataset=str(tmp_path / "unknown")))
 
 
