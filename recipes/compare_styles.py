@@ -89,6 +89,8 @@ def read_style(folder: Path, data_dir: str | None) -> Style:
     recipe = read_recipe(folder / "recipe.yaml", [TASK])
     words = ["--output_dir", str(folder), "--streaming", "false", "--bf16", "false", "--fp16", "false"]
     words += ["--data_dir", str(data_folder(recipe, Path(data_dir)))] if data_dir else []
+    if recipe.values.get("model_name_or_path"):  # its name alone stands there, which is none on the Hub
+        words += ["--model_name_or_path", str(folder)]
     (_, _, sampling, data, _), _ = parse_recipe(recipe, words, *argument_types(recipe, words))
     train, held_back = read_texts(data)
     settings: SamplingArguments = sampling

@@ -5,8 +5,9 @@ import math
 import random
 
 import pytest
+import transformers
 
-from transformer_theatre.recipes.compare_styles import main, pieces_of_words
+from transformer_theatre.recipes.compare_styles import main, pieces_of_words, read_style
 from transformer_theatre.recipes.naive_bayes import NaiveBayes, words_of
 from transformer_theatre.recipes.theatre import main as theatre
 
@@ -92,6 +93,17 @@ def test_generators_that_have_learned_their_style_pass_and_the_model_they_starte
         (runs / "kept.yaml").rename(runs / "land" / "recipe.yaml")
         (runs / "swap" / "recipe.yaml").write_text(recipe, encoding="utf-8")
         (runs / "swap").rename(runs / "sea")
+
+
+def test_the_model_that_a_run_started_from_is_not_looked_for(runs, monkeypatch):
+    """Its name alone stands in recipe.yaml, which might be that of a model on the Hub."""
+    asked, load = [], transformers.AutoConfig.from_pretrained
+    monkeypatch.setattr(
+        transformers.AutoConfig, "from_pretrained", lambda name, **options: asked.append(name) or load(name, **options)
+    )
+    style = read_style(runs / "sea", str(runs))
+    assert set(style.train[0].split()) == set(WORDS["sea"])
+    assert {str(name) for name in asked} <= {str(runs / "sea")}
 
 
 def test_wrong_input_is_named(runs, capsys):
