@@ -96,7 +96,6 @@ def test_dropout_may_be_another_and_the_architecture_not(trained, capsys):
         (["--preset", "gpt-2"], "give one of them"),
         (["--tokenizer", "character"], "the tokenizer is that of"),
         (["--model_name_or_path", str(trained / "nowhere")], "There is no model folder"),
-        (["--sample_prompts", "day " * 40], "learned positions"),
         (["--eval_stride", "33"], "eval_stride=33 must be at most row_length=32"),
         (["--lora_alpha", "99"], "lora_alpha=99.0 needs lora_rank"),
         (["--lora_dropout", "7"], "lora_dropout=7.0 needs lora_rank"),

@@ -57,17 +57,9 @@ def test_rows_of_several_files_become_documents(folder, named, streaming):
 @pytest.mark.parametrize("streaming", [False, True], ids=["in memory", "streamed"])
 def test_rows_of_a_data_set_become_documents(tmp_path, streaming):
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
-    data = TextDataArguments(
-        dataset=str(tmp_path / "saved"), template=TEMPLATE, template_words=WORDS, train_split=None
-    )
-    found = [row.texts[0] for row in stream_documents(data)] if streaming else read_text_of(data)
+    data = TextDataArguments(dataset=str(tmp_path / "saved"), template=TEMPLATE, template_words=WORDS)
+    found = [row.texts[0] for row in stream_documents(data)] if streaming else read_text(data, "train")["text"][:]
     assert found == WRITTEN
-
-
-def read_text_of(data):
-    from transformer_theatre.recipes.text_data import load_documents
-
-    return load_documents(data.dataset, template=data.prompt)["text"][:]
 
 
 def test_a_field_that_is_not_there_is_named_with_those_that_are(folder):

@@ -317,7 +317,6 @@ WRONG = {
     "no-model-folder": (["translate", "{folder}"], 2, "config.json"),
     "gpt-for-translation": (["translate", "{folder}/gpt"], 2, "theatre generate"),
     "translator-for-text": (["generate", "{folder}/mt", "--prompt", "a"], 2, "theatre translate"),
-    "long-prompt": (["generate", "{folder}/gpt", "--prompt", "to be " * 20], 2, "learned positions"),
     "no-text-to-score": (["evaluate", "{folder}/mt"], 2, "--source"),
 }
 

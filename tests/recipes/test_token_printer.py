@@ -95,11 +95,19 @@ class Terminal(io.TextIOWrapper):
 
 
 def test_a_terminal_is_asked_line_after_line(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO(b"ab\n" + b"x" * 40 + b"\nba\n"), encoding="utf-8"))
+    encode = GPTForCausalLM._encode_prompt
+
+    def refuse(model, prompt, *more):
+        if "x" in prompt:
+            raise ValueError("There is an x.")
+        return encode(model, prompt, *more)
+
+    monkeypatch.setattr(GPTForCausalLM, "_encode_prompt", refuse)
+    monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO(b"ab\nx\nba\n"), encoding="utf-8"))
     assert main(["generate", str(folder), "--max_new_tokens", "3", "--temperature", "0"]) == 0
     shown = capsys.readouterr()
     assert "Ctrl-D ends" in shown.err
-    assert "learned positions" in shown.err  # of the second line; the third is answered
+    assert "There is an x." in shown.err  # of the second line; the third is answered
     monkeypatch.undo()
     expected = []
     for prompt in ("ab", "ba"):
