@@ -66,8 +66,8 @@ class TextContinuation:
             The continuations, without the prompts.
 
         Raises:
-            ValueError: an option is out of its range; there is a streamer and not one prompt; a prompt is no string, or holds a character that
-                the tokenizer does not know.
+            ValueError: an option is out of its range; there is a streamer and not one prompt; a prompt is no string, or holds
+                a character that the tokenizer does not know.
         """
         options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         check_options(
