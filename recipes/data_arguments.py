@@ -14,20 +14,29 @@ SPLITS = ("train", "validation", "test")
 TEXT_METRICS = ("bleu", "chrf", "exact_match", "rouge", "symbol_error_rate", "ter")
 
 
+def split_of_dataset(data: Any, split: str) -> str | None:
+    """Name the split of the data set that a text comes from; None where it comes from files, or there is none.
+
+    Args:
+        data: arguments with the fields `dataset` and `train_split`, `validation_split`, ...
+        split: one of `SPLITS`.
+    """
+    return getattr(data, f"{split}_split", None) or None if data.dataset else None
+
+
 def check_one_place(data: Any, kinds: Sequence[str]):
     """Make sure that the text of each split comes from the data set or from files, which may stand beside it for other splits.
 
     Args:
-        data: arguments with the fields `dataset` and `train_split`, `validation_split`, ...
+        data: as for `split_of_dataset`.
         kinds: how the names of the fields for files end: "text" of `train_text`, `validation_text`.
 
     Raises:
         ValueError: a split would come from both.
     """
-    for split in SPLITS if data.dataset else ():
+    for split in SPLITS:
         named = [name for kind in kinds if getattr(data, name := f"{split}_{kind}", None)]
-        part = getattr(data, f"{split}_split", None)
-        if named and part:
+        if named and (part := split_of_dataset(data, split)):
             raise ValueError(
                 f"dataset={data.dataset}, {split}_split={part} and {named[0]}={getattr(data, named[0])}: a text comes from a data set or "
                 f"from files; give one (--{split}_split '' is none)."

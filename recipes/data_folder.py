@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from .arguments import Recipe
+from .data_arguments import SPLITS
 from .text_data import find_file
 
 
 # Keys of a recipe that name files that are there before it runs.
-_KEYS = [
-    f"{split}_{kind}" for split in ("train", "validation", "test") for kind in ("source", "target", "text", "file")
-]
+_KEYS = [f"{split}_{kind}" for split in SPLITS for kind in ("source", "target", "text", "file")]
 
 
 def data_files(recipe: Recipe) -> list[str]:

@@ -116,7 +116,8 @@ class PairRows:
         kept = []
         for row, source, target in zip(rows, batch["input_ids"], batch["labels"], strict=True):
             if self._fits(row, len(source), len(target)):
-                self.unknown.look([*source, *target], row.origin)
+                self.unknown.look(source, row.origin)
+                self.unknown.look(target, row.origin)
                 source, target = self._drop(row, source, target)
                 kept.append((row, {"input_ids": source, "attention_mask": [1] * len(source), "labels": target}))
         return kept

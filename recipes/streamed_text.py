@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from .bad_lines import StreamedBadLines
 from .bpe_dropout import BpeDropout, draw_for
 from .chained_streams import ChainedStreams
-from .data_arguments import PairDataArguments, TextDataArguments
+from .data_arguments import PairDataArguments, TextDataArguments, split_of_dataset
 from .row_parsing import parse_fields
 from .run_arguments import RunArguments
 from .stream_batches import StreamBatches
@@ -30,7 +30,7 @@ def stream_pairs(data: PairDataArguments) -> TextStream:
         ValueError: there are none, or an argument does not apply.
     """
     bad = StreamedBadLines(data.bad_lines, "pairs")
-    if data.dataset and data.train_split:
+    if split_of_dataset(data, "train"):
         fields = (data.source_field, data.target_field)
         return _dataset_stream(data, fields, bad, data.max_train_samples)
     if data.train_source is None:
@@ -48,7 +48,7 @@ def stream_documents(data: TextDataArguments) -> TextStream:
         ValueError: there are none, or an argument does not apply.
     """
     bad, template = StreamedBadLines(data.bad_lines, "documents"), data.prompt
-    if data.dataset and data.train_split:
+    if split_of_dataset(data, "train"):
         fields = (data.text_field,) if template is None else template.fields
         return _dataset_stream(data, fields, bad, None, None if template is None else template.of_row)
     if not data.train_text:

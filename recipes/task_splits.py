@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from .bad_lines import BadLines
-from .data_arguments import SPLITS
+from .data_arguments import SPLITS, split_of_dataset
 from .task_arguments import TaskDataArguments
 from .task_kinds import TASKS, columns_of
 from .task_metrics import CLASS_METRICS, NUMBER_METRICS
@@ -119,9 +119,9 @@ def read_splits(task: str, data: TaskDataArguments, names: Sequence[str] = ()) -
 def _read(data: TaskDataArguments, split: str, form: RowFormat) -> tuple[list[RawRow] | None, list[str] | None]:
     """Read a split, if it is named, and what its data set calls the classes."""
     bad = BadLines(data.bad_lines, "rows")
-    files, name = getattr(data, f"{split}_file"), getattr(data, f"{split}_split")
-    if data.dataset and name:
-        return load_rows(data.dataset, name, form, bad, data.dataset_config)
+    if name := split_of_dataset(data, split):
+        return load_rows(str(data.dataset), name, form, bad, data.dataset_config)
+    files = getattr(data, f"{split}_file")
     if not files:
         return None, None
     root = Path(data.data_dir or ".")

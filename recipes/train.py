@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from .anchor import verdict
 from .arguments import Recipe, find_recipe, help_text, options_of, read_recipe, shipped_recipes
+from .data_arguments import SPLITS
 from .interruption import release_folders
 from .pretrained import for_model_of
 from .publishing_trainer import forget_pending, publish_pending
@@ -143,11 +144,7 @@ def for_text_of(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         "question_field",
         "question_words",
     }
-    about |= {
-        f"{split}_{side}"
-        for split in ("train", "validation", "test")
-        for side in ("source", "target", "split", "file")
-    }
+    about |= {f"{split}_{side}" for split in SPLITS for side in ("source", "target", "split", "file")}
     about |= {f"{split}_share" for split in ("validation", "test")}
     if gone := [key for key in recipe.values if key in about and key not in given]:
         logger.warning(

@@ -15,7 +15,7 @@ from .arguments import Recipe, parse_recipe
 from .bad_lines import StreamedBadLines
 from .card_metadata import name_of_text
 from .card_text import escape
-from .data_arguments import TextDataArguments
+from .data_arguments import TextDataArguments, split_of_dataset
 from .evaluation import longest_row
 from .full_rows import stack_rows
 from .likelihood import size_of
@@ -238,7 +238,8 @@ def read_texts(data: TextDataArguments) -> tuple[Dataset, Dataset]:
             "another share, or validation_text."
         )
     ends = list(accumulate(map(len, train["text"])))[:-1]
-    near = [end for end in ends if (total - left) / 2 <= total - end <= (total - left) * 2 and end >= left / 2]
+    asked = total - left
+    near = [end for end in ends if asked / 2 <= total - end <= asked * 2 and end >= left / 2]
     left = min(near, key=lambda end: abs(end - left), default=left)
     parts: tuple[list[dict[str, str]], list[dict[str, str]]] = ([], [])
     for row in train:
@@ -265,8 +266,8 @@ def stream_texts(data: TextDataArguments) -> tuple[TextStream, Dataset]:
 def read_text(data: TextDataArguments, split: str) -> Dataset | None:
     """Read the training or validation documents that the arguments name; None where they name none."""
     options: dict[str, Any] = {"bad_lines": data.bad_lines, "template": data.prompt, "text_field": data.text_field}
-    if data.dataset and (name := getattr(data, f"{split}_split")):
-        return load_documents(data.dataset, name, config_name=data.dataset_config, **options)
+    if name := split_of_dataset(data, split):
+        return load_documents(str(data.dataset), name, config_name=data.dataset_config, **options)
     options["separator"] = data.separator
     paths = [Path(data.data_dir or ".") / path for path in getattr(data, f"{split}_text")]
     return concatenate_datasets([read_documents(path, **options) for path in paths]) if paths else None

@@ -234,9 +234,8 @@ def make_model(
         model_class = presets_for(auto_class)[model_args.preset]
         model = model_class(model_config(model_class, model_args, **ids, **labels))
     model.config.finetuning_task = task  # the library's word; `theatre classify` frames its input by it
-    if splits.question_words or getattr(
-        model.config, "question_words", None
-    ):  # the pre-trained model may have had others
+    inherited = getattr(model.config, "question_words", None)  # of the pre-trained model
+    if splits.question_words or inherited:
         model.config.question_words = splits.question_words or None
     return model
 

@@ -15,7 +15,7 @@ from .arguments import Recipe, parse_recipe
 from .attention_picture import draw_attention, readable_tokens
 from .card_metadata import name_of_text
 from .card_text import escape
-from .data_arguments import PairDataArguments
+from .data_arguments import SPLITS, PairDataArguments, split_of_dataset
 from .metrics import score_texts
 from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
 from .references import group_references, references_of
@@ -75,7 +75,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> Translation:
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     stream = stream_pairs(data) if args.streaming else None
-    splits = {split: read_split(data, split) for split in ("train", "validation", "test")[args.streaming :]}
+    splits = {split: read_split(data, split) for split in SPLITS[args.streaming :]}
     pairs = splits.get("train")
     if pairs is None and stream is None:
         raise ValueError("There is nothing to train on: give train_source (and train_target), or dataset.")
@@ -164,9 +164,9 @@ def score_outputs(predictions: list[str], test: Dataset, data: PairDataArguments
 
 def read_split(data: PairDataArguments, split: str) -> Dataset | None:
     """Read the training, validation or test pairs that the arguments name; None where they name none."""
-    if data.dataset and (name := getattr(data, f"{split}_split")):
+    if name := split_of_dataset(data, split):
         fields = (data.source_field, data.target_field, data.bad_lines)
-        return load_pairs(data.dataset, name, *fields, config_name=data.dataset_config)
+        return load_pairs(str(data.dataset), name, *fields, config_name=data.dataset_config)
     source, target = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
     if source is None:
         return None
