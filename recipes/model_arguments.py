@@ -68,6 +68,12 @@ def preset_of(recipe: Recipe, overrides: Sequence[str], auto_class: str, default
     )
 
 
+def recipe_fields(config_class: Any) -> dict[str, tuple[str, str]]:
+    """Map every field of a configuration that a recipe may set to its type and its comment, as the class's source has them."""
+    found = _FIELD.findall(inspect.getsource(config_class))
+    return {name: (kind, comment) for name, kind, comment in found if name not in _NOT_ARGUMENTS}
+
+
 @functools.cache
 def model_arguments(auto_class: str, preset: str) -> Any:
     """Make the dataclass of arguments that a model takes: every field of its configuration, with its comment as help.
@@ -83,11 +89,10 @@ def model_arguments(auto_class: str, preset: str) -> Any:
     if model_class._supports_sdpa:
         note = "eager, sdpa, flash_attention_2, flex_attention"
         members.append(("attn_implementation", str, field(default="sdpa", metadata={"help": note})))
-    for name, kind, comment in _FIELD.findall(inspect.getsource(config_class)):
-        if name not in _NOT_ARGUMENTS:
-            python_type = {"int": int, "str": str, "bool": bool}.get(kind, float)
-            note = f"{comment or name} (default: the preset's)".replace("%", "%%")
-            members.append((name, python_type | None, field(default=None, metadata={"help": note})))
+    for name, (kind, comment) in recipe_fields(config_class).items():
+        python_type = {"int": int, "str": str, "bool": bool}.get(kind, float)
+        note = f"{comment or name} (default: the preset's)".replace("%", "%%")
+        members.append((name, python_type | None, field(default=None, metadata={"help": note})))
     return make_dataclass(f"{config_class.__name__}Arguments", members, namespace={"_argument_group_name": "model"})
 
 

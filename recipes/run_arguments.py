@@ -78,7 +78,8 @@ class RunArguments(Seq2SeqTrainingArguments):
     logging_steps: float = field(default=50, metadata={"help": "optimizer steps between two lines of the log"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
     use_cpu: bool = field(
-        default=not torch.accelerator.is_available(), metadata={"help": "leave an accelerator alone"}
+        default=not torch.accelerator.is_available(),
+        metadata={"help": "leave an accelerator alone; true by itself where there is none"},
     )
     dataloader_pin_memory: bool = field(
         default=torch.accelerator.is_available(), metadata={"help": "page-locked memory, for an accelerator"}

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 import transformers
 import yaml
+from transformers import AutoConfig
 
 from .anchor import verdict
 from .arguments import Recipe, options_of, parse_recipe, portable
+from .model_arguments import recipe_fields
 from .pretrained import for_model_of
 from .run_folder import recipe_of, write_json
 from .train import for_text_of, load_recipe, script, train
@@ -138,6 +140,8 @@ def check(recipe: Recipe, overrides: Sequence[str], folder: Path, *, strict: boo
     (*_, args), given = parse_recipe(recipe, overrides, *task.argument_types(recipe, overrides))
     found, whole = recipe_of(folder), is_whole(folder)
     departs = departures(folder, given, strict) if found is not None else {}
+    if whole and "preset" not in departs:
+        departs |= preset_departures(folder, given)
     if departs and (strict or not whole):
         name, (there, here) = next(iter(departs.items()))
         raise ValueError(
@@ -178,6 +182,22 @@ def departures(folder: Path, given: dict[str, Any], strict: bool) -> dict[str, A
     if given.get("max_tokens_per_batch") == "auto":  # the run has put its number there
         keys = [key for key in keys if key != "max_tokens_per_batch"]
     return {key: [there.get(key), given.get(key)] for key in keys if there.get(key) != given.get(key)}
+
+
+def preset_departures(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Map every field that the preset alone decides, and in which the model of a folder differs, to what it is there and here.
+
+    Args:
+        folder: of a whole run.
+        given: the recipe as it would be run now; a model that starts from another has the sizes of that one.
+    """
+    if "preset" not in given or {"model_name_or_path", "config_name"} & given.keys():
+        return {}
+    there: Any = AutoConfig.from_pretrained(folder)
+    here = type(there).from_preset(given["preset"])
+    names = recipe_fields(type(there)).keys() - given.keys() - {"vocab_size"}  # the tokenizer decides that
+    pairs = {name: [getattr(there, name), getattr(here, name)] for name in sorted(names)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def how_to_go_on(recipe: Recipe, overrides: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import statistics
 import pytest
 import yaml
 
+from transformer_theatre.configuration.configuration_transformer import PRESETS
 from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.verify import without
 
@@ -201,3 +202,13 @@ def test_a_run_whose_tokens_were_found_is_the_recipes_and_can_be_finished(recipe
     assert verify(path, corpus, folder) == 0
     assert report_of(folder)["runs"][0]["departs"] == {}
     assert yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["max_tokens_per_batch"] == found
+
+
+def test_a_preset_that_has_changed_since_the_run_is_named(recipe, corpus, tmp_path, capsys, monkeypatch):
+    path, folder = recipe(), tmp_path / "run"
+    assert verify(path, corpus, folder) == 0
+    monkeypatch.setitem(PRESETS, "transformer-tiny", {**PRESETS["transformer-tiny"], "layer_norm_eps": 1e-3})
+    capsys.readouterr()
+    assert verify(path, corpus, folder) == 0
+    assert report_of(folder)["runs"][0]["departs"] == {"layer_norm_eps": [1e-5, 1e-3]}
+    assert f"{folder}: layer_norm_eps was 1e-05 in the run, and is 0.001 in the recipe." in capsys.readouterr().out
