@@ -16,14 +16,17 @@ Normalisations, activations, softmax, dropout and the optimizer are left out: th
 from typing import Any
 
 
-def forward_flops(config: Any, source_length: float, target_length: float, rows: float = 1) -> float:
-    """Count the operations of a forward pass over some rows, logits of every position included.
+def forward_flops(
+    config: Any, source_length: float, target_length: float, rows: float = 1, *, projects: bool = True
+) -> float:
+    """Count the operations of a forward pass over some rows.
 
     Args:
         config: `TransformerConfig`, `GPTConfig` or `LSTMConfig`.
         source_length: tokens of the source in each row; 0 for a language model.
         target_length: tokens of the target in each row, or of the text of a language model.
         rows: that are as long.
+        projects: logits of every position are computed; a model that classifies, and writes nothing beside, needs none.
 
     Raises:
         ValueError: there is no formula for the model.
@@ -31,11 +34,21 @@ def forward_flops(config: Any, source_length: float, target_length: float, rows:
     if config.model_type not in _FORMULAS:
         raise ValueError(f"There is no formula for {config.model_type!r}: only for {', '.join(_FORMULAS)}.")
     layers = _FORMULAS[config.model_type](config, source_length, target_length)
-    return rows * (layers + 2 * target_length * config.hidden_size * config.vocab_size)
+    return rows * (layers + (_logits(config, target_length) if projects else 0))
+
+
+def _logits(config: Any, positions: float) -> float:
+    return 2 * positions * config.hidden_size * config.vocab_size
 
 
 def training_flops(
-    config: Any, source_length: float, target_length: float, rows: float = 1, *, checkpoints_activations: bool = False
+    config: Any,
+    source_length: float,
+    target_length: float,
+    rows: float = 1,
+    *,
+    projects: bool = True,
+    checkpoints_activations: bool = False,
 ) -> float:
     """Count the operations of a forward and a backward pass; see `forward_flops`.
 
@@ -44,13 +57,14 @@ def training_flops(
         source_length: tokens of the source in each row; 0 for a language model.
         target_length: tokens of the target in each row.
         rows: that are as long.
+        projects: as for `forward_flops`.
         checkpoints_activations: count the layers' second forward pass too: what a device then does, where the other
             figure is what the model needs (of "hardware FLOPs utilisation" and "model FLOPs utilisation", the latter is
             compared between runs).
     """
-    forward = forward_flops(config, source_length, target_length, rows)
-    logits = 2 * rows * target_length * config.hidden_size * config.vocab_size
-    return 3 * forward + (forward - logits if checkpoints_activations else 0)
+    forward = forward_flops(config, source_length, target_length, rows, projects=projects)
+    layers = forward_flops(config, source_length, target_length, rows, projects=False)
+    return 3 * forward + (layers if checkpoints_activations else 0)
 
 
 def training_flops_per_token(config: Any, source_length: float, target_length: float) -> float:

@@ -28,11 +28,11 @@ def check_muon():
 def hidden_matrices(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Name the weights that Muon learns: those of linear layers between the embeddings and the output projection.
 
-    Embeddings, an output projection (tied to them or not), biases and normalisations are none; nor are the weights of an
-    LSTM's gates, of which torch keeps four in one matrix.
+    Embeddings, an output projection (tied to them or not), the classifier of a fine-tuned model, biases and normalisations are
+    none; nor are the weights of an LSTM's gates, of which torch keeps four in one matrix.
     """
-    output: Any = model.get_output_embeddings()
-    excluded = {id(weight) for weight in output.parameters()} if output is not None else set()
+    ends: list[Any] = [model.get_output_embeddings(), getattr(model, "classifier", None)]
+    excluded = {id(weight) for end in ends if end is not None for weight in end.parameters()}
     excluded |= {
         id(weight) for module in model.modules() if isinstance(module, nn.Embedding) for weight in module.parameters()
     }

@@ -15,6 +15,8 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
+from transformer_theatre.modeling.modeling_fine_tuning import TaskModel
+
 from .energy import GpuEnergy, ProcessorEnergy
 from .nonfinite import FiniteUpdates
 from .run_folder import write_json
@@ -101,6 +103,8 @@ class RunCounters(TrainerCallback):
 
     def __init__(self, model: PreTrainedModel, tokens: TokenCounter, finite: FiniteUpdates):
         self.config, self.dtype = model.config, model.dtype
+        # A fine-tuned model without the auxiliary loss computes no logits of tokens.
+        self.projects = not isinstance(model, TaskModel) or model.config.lm_loss_weight > 0
         self.tokens, self.finite = tokens, finite
         self.earlier = Totals()
         self.is_whole = True
@@ -198,7 +202,9 @@ class RunCounters(TrainerCallback):
         if now.possible_flops is not None and before.possible_flops is not None:
             sums = [new - old for new, old in zip(now.token_sums, before.token_sums, strict=True)]
             speed["mfu"] = round(
-                flops_of_tokens(self.config, sums) / max(1e-9, now.possible_flops - before.possible_flops), 4
+                flops_of_tokens(self.config, sums, projects=self.projects)
+                / max(1e-9, now.possible_flops - before.possible_flops),
+                4,
             )
         for name in ("cpu_joules", "gpu_joules"):
             spent, earlier = getattr(now, name), getattr(before, name)
@@ -225,7 +231,7 @@ class RunCounters(TrainerCallback):
         Where a part of it was not counted, what depends on the whole is left out.
         """
         totals = self.totals()
-        flops = flops_of_tokens(self.config, totals.token_sums)
+        flops = flops_of_tokens(self.config, totals.token_sums, projects=self.projects)
         figures: dict[str, Any] = {
             "train_tokens_per_second": round(totals.tokens / totals.seconds, 1),
             "train_padding_share": 1 - totals.tokens / max(1, totals.padded),

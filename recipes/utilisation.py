@@ -9,7 +9,7 @@ from .devices import find_device
 from .flops import training_flops
 
 
-def flops_of_tokens(config: Any, sums: Sequence[float]) -> float:
+def flops_of_tokens(config: Any, sums: Sequence[float], *, projects: bool = True) -> float:
     """Count the operations of learning from tokens, by `training_flops`, for rows of any lengths, to the last token.
 
     Padding, and what activation checkpointing computes twice, is no work that must be done.
@@ -18,10 +18,11 @@ def flops_of_tokens(config: Any, sums: Sequence[float]) -> float:
         config: of the model.
         sums: over all rows, of s tokens of source and t of target: the sums of s, t, s * s, t * t and s * t, as `TokenCounter`
             keeps them; a causal model has t alone.
+        projects: as for `training_flops`.
     """
 
     def count(source: int, target: int) -> float:
-        return training_flops(config, source, target)
+        return training_flops(config, source, target, projects=projects)
 
     # Each row takes a * s + b * t + c * s * s + d * t * t + e * s * t.
     source_pairs, target_pairs = (count(2, 0) - 2 * count(1, 0)) / 2, (count(0, 2) - 2 * count(0, 1)) / 2

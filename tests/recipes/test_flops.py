@@ -5,6 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformer_theatre import (
     GPTConfig,
     GPTForCausalLM,
+    GPTForSequenceClassification,
     LSTMConfig,
     LSTMForCausalLM,
     LSTMForConditionalGeneration,
@@ -12,6 +13,7 @@ from transformer_theatre import (
     TransformerForConditionalGeneration,
 )
 from transformer_theatre.recipes.flops import forward_flops, training_flops, training_flops_per_token
+from transformer_theatre.recipes.run_counters import RunCounters
 
 
 # Sizes that all differ, so that no two can change places.
@@ -100,3 +102,20 @@ def test_other_models_are_refused():
     config.model_type = "bert"
     with pytest.raises(ValueError, match="no formula for 'bert'"):
         forward_flops(config, 5, 5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_a_fine_tuned_model_computes_logits_of_tokens_for_its_auxiliary_loss_alone(weight):
+    config = GPTConfig(**GPT, lm_loss_weight=weight, dropout=0.0)
+    config._attn_implementation = "eager"
+    model = GPTForSequenceClassification(config).train()
+    target = torch.randint(3, 31, (2, 7))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=target, labels=torch.tensor([0, 1]))
+    classifier = 2 * 2 * config.d_model * config.num_labels
+    # The last token of a row predicts none.
+    unpredicted = 2 * 2 * config.d_model * config.vocab_size if weight else 0
+    expected = forward_flops(config, 0, 7, rows=2, projects=weight > 0) + classifier - unpredicted
+    assert counter.get_total_flops() == expected
+    counted = RunCounters(model, None, None)
+    assert counted.projects == (weight > 0)

@@ -8,6 +8,7 @@ from transformers import set_seed
 from transformer_theatre import (
     GPTConfig,
     GPTForCausalLM,
+    GPTForSequenceClassification,
     LSTMConfig,
     LSTMForConditionalGeneration,
     TransformerConfig,
@@ -30,6 +31,9 @@ SIDES = {
 
 def _model(kind):
     set_seed(3)
+    if kind == "classifier":
+        sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 12}
+        return GPTForSequenceClassification(GPTConfig(**SIZES, **sizes))
     if kind == "gpt":
         return GPTForCausalLM(GPTConfig(**SIZES, num_hidden_layers=1, num_attention_heads=2, ffn_dim=12))
     if kind == "lstm":
@@ -41,17 +45,21 @@ def _model(kind):
 ATTENTION = [f"{part}_proj" for part in ("k", "out", "q", "v")]
 
 
-@pytest.mark.parametrize("kind", ["transformer", "untied", "gpt", "lstm"])
+@pytest.mark.parametrize("kind", ["transformer", "untied", "gpt", "classifier", "lstm"])
 def test_muon_learns_the_matrices_of_hidden_layers_and_nothing_else(kind):
     names = hidden_matrices(_model(kind)).keys()
     if kind == "lstm":
         # An LSTM's own matrices hold four gates each.
         expected = {f"model.decoder.attention.{part}.weight" for part in ("combine", "key_proj")}
     else:
-        layers = ["model.layers.0"] if kind == "gpt" else ["model.encoder.layers.0", "model.decoder.layers.0"]
+        layers = (
+            ["model.layers.0"]
+            if kind in ("gpt", "classifier")
+            else ["model.encoder.layers.0", "model.decoder.layers.0"]
+        )
         expected = {f"{layer}.self_attention.{part}.weight" for layer in layers for part in ATTENTION}
         expected |= {f"{layer}.feed_forward.{part}.weight" for layer in layers for part in ("fc1", "fc2")}
-        if kind != "gpt":
+        if kind in ("transformer", "untied"):
             expected |= {f"model.decoder.layers.0.cross_attention.{part}.weight" for part in ATTENTION}
     assert names == expected
 
