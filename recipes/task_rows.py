@@ -217,7 +217,11 @@ def scores(rows: Iterable[RawRow], bad: BadLines) -> Iterator[tuple[RawRow, floa
             value = float(row.label)
         except (TypeError, ValueError):
             value = math.nan
-        if math.isfinite(value):
+        if value == -100:
+            bad.report(
+                row.place, "the label -100 is what the library takes for no label: put the scores on another scale"
+            )
+        elif math.isfinite(value):
             yield row, value
         else:
             bad.report(row.place, f"the label {_word(row.label)!r} must be a number")

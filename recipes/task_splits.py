@@ -110,6 +110,10 @@ def read_splits(task: str, data: TaskDataArguments, names: Sequence[str] = ()) -
     known: list[str] = []
     if answers_with(task, data) == "classes":
         known = list(names) or data.labels or found or class_names(raw["train"])
+        if found and known != found and sorted(known) == sorted(found):
+            raise ValueError(
+                f"labels={' '.join(known)}: the data set has them in another order, {' '.join(found)}, by which its rows are numbered."
+            )
     splits = {split: _numbered(rows, task, data, known) for split, rows in raw.items()}
     if known and len(classes := set(splits["train"]["label"])) < 2:
         raise ValueError(f"All training rows have the label {known[classes.pop()]!r}: there is nothing to tell apart.")

@@ -260,3 +260,16 @@ def test_shares_of_the_training_rows_take_the_place_of_files(tmp_path):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         TaskDataArguments(**options)
+
+
+def test_names_in_another_order_than_those_of_the_data_set_are_refused(tmp_path):
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=kinds).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match="labels=good bad: the data set has them in another order, bad good"):
+        read_splits("classification", TaskDataArguments(dataset=str(tmp_path / "saved"), labels=["good", "bad"]))
+
+
+def test_a_score_that_the_library_takes_for_no_label_is_named(tmp_path):
+    write(tmp_path / "a.tsv", "2.5\ta\tb", "-100.0\tc\td")
+    options = {"train_file": ["a.tsv"], "text_fields": ["2", "3"], "label_field": "1"}
+    assert message_of(tmp_path, "similarity", **options).startswith("a.tsv:2: the label -100 is what the library")
