@@ -12,6 +12,7 @@ from transformer_theatre.configuration import GPTConfig, LSTMConfig
 
 from .ablation_report import Cell, write_report
 from .arguments import Recipe, options_of, parse_recipe, shipped_recipes
+from .data_arguments import split_of_dataset
 from .data_folder import data_files, data_folder
 from .models import check_writes, load_config
 from .pretrained import for_model_of
@@ -156,6 +157,10 @@ def planned(
             raise ValueError(
                 f"{folder} holds a run in which {option} was {there!r}, and it would be {here!r} now: choose another "
                 "--output_dir, or delete it."
+            )
+        if not (data.test_file or data.test_share or split_of_dataset(data, "test")):
+            raise ValueError(
+                f"{recipe.path} names no test rows, by which models are compared: give test_file, test_split or test_share."
             )
         runs.append(Run(recipe, recipe.name, variant, folder, more, metrics_of(recipe.task, data)[0]))
     return runs

@@ -156,11 +156,15 @@ def test_the_papers_table_adds_up():
         (["--seeds", "1", "1"], "none of them twice"),
         (["--recipes", "cola/small", "cola/small"], "must be of different names"),
         (["--recipes", "ONE", "--learning_rat", "1"], "--learning_rat is no option"),
+        (["--recipes", "UNTESTED"], "untested.yaml names no test rows, by which models are compared"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_before_anything_is_trained(place, capsys, words, message):
     GPTForSequenceClassification(GPTConfig(vocab_size=300, **SIZES)).save_pretrained(place / "task")
-    places = {"ONE": "one.yaml", "GPT": "gpt", "TASK": "task"}
+    untested = yaml.safe_load((place / "one.yaml").read_text(encoding="utf-8"))
+    del untested["test_file"]
+    (place / "untested.yaml").write_text(yaml.safe_dump(untested), encoding="utf-8")
+    places = {"ONE": "one.yaml", "UNTESTED": "untested.yaml", "GPT": "gpt", "TASK": "task"}
     words = [str(place / places[word]) if word in places else word for word in words]
     assert compare(place, *words) == 2
     assert message in capsys.readouterr().err
