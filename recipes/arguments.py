@@ -12,12 +12,21 @@ from transformers import HfArgumentParser
 
 from .anchor import check_anchor
 from .nearest import nearest
-from .run_arguments import COMMON_TRAINING_ARGUMENTS, RunArguments
+from .run_arguments import COMMON_TRAINING_ARGUMENTS, OF_TRANSLATION, RunArguments
 
 
 RECIPES = Path(__file__).parent
-# Options that say where a run is and who may publish it, not how it trains: they are no part of its recipe.yaml.
-_NOT_RECIPE = {"data_dir", "output_dir", "overwrite", "resume_from_checkpoint", "hub_token"}
+# Options that say where a run is and who publishes it, not how it trains: they are no part of its recipe.yaml.
+NOT_RECIPE = {
+    "data_dir",
+    "output_dir",
+    "overwrite",
+    "resume_from_checkpoint",
+    "push_to_hub",
+    "hub_token",
+    "hub_model_id",
+}
+NOT_RECIPE |= {"hub_strategy", "hub_private_repo", "hub_revision", "hub_always_push"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         ValueError: a key belongs to none of `types` (the nearest known one is named), or a value has the wrong type.
     """
     parser = RecipeParser(types)
-    known = {action.dest for action in parser._actions} - {"help"}
+    known = {action.dest for action in parser._actions} - {"help"} - _elsewhere(recipe.task)
     preset = next((part.default for kind in types for part in fields(kind) if part.name == "preset"), None)
     task = f"task {recipe.task}" + (f" with preset {preset}" if preset else "")
     words = options_of(overrides)
@@ -158,7 +167,7 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         # What became an object is written as it was given: in the YAML, or as JSON on the command line.
         plain = value is None or isinstance(value, (str, int, float, list, dict))
         given[key] = value if plain else _as_yaml(key, words[key][0]) if key in words else recipe.values[key]
-    kept = {key: value for key, value in given.items() if key not in _NOT_RECIPE and value != []}
+    kept = {key: value for key, value in given.items() if key not in NOT_RECIPE and value != []}
     return parsed, {key: portable(key, value) for key, value in kept.items()}
 
 
@@ -216,6 +225,11 @@ def _as_words(key: str, value: Any) -> list[str]:
     return [f"--{key}", *map(str, values)] if len(values) != 1 else [f"--{key}={values[0]}"]
 
 
+def _elsewhere(task: str) -> set[str]:
+    """Name the training arguments that a task has no use for."""
+    return set() if task == "translation" else OF_TRANSLATION
+
+
 def help_text(recipe: Recipe, types: Sequence[Any], everything: bool) -> str:
     """List the options of a recipe's task, each with its unit and default, the recipe's own values as defaults.
 
@@ -229,7 +243,7 @@ def help_text(recipe: Recipe, types: Sequence[Any], everything: bool) -> str:
         lines += [f"{kind._argument_group_name}:"]
         for part in fields(kind):
             hidden = issubclass(kind, RunArguments) and part.name not in COMMON_TRAINING_ARGUMENTS and not everything
-            if hidden or not part.init:
+            if hidden or not part.init or part.name in _elsewhere(recipe.task):
                 continue
             default = recipe.values.get(part.name, part.default if part.default is not MISSING else None)
             default = " ".join(map(str, default)) if isinstance(default, list) else default

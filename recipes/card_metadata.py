@@ -12,7 +12,7 @@ from .text_data import bare_name, is_local
 
 # Keys of a recipe that name a text, in the order in which they say most.
 _TEXTS = {
-    "test": ("test_source", "test_file", "dataset"),
+    "test": ("test_source", "test_file", "dataset", "train_file"),
     "eval": ("validation_source", "validation_text", "validation_file", "dataset", "train_text", "train_file"),
 }
 

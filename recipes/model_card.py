@@ -2,7 +2,6 @@
 
 import importlib.resources
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from .text_data import is_local
 # What the card says and no other file of the folder holds.
 CARD_FILE = "card.json"
 EVALUATION_FILE = "evaluation.json"
+# Where the code of a card finds the model, and what that is; `publication.stage` puts the repository in its place.
+_HERE = ".", 'this folder; or "user/repository", once it is on the Hub'
 _TOKENIZERS = {"character": "characters", "symbol": "characters and symbols", "bpe": "byte-level BPE pieces"}
 # Pictures of an evaluation, in the order of the card.
 _PICTURES = {
@@ -87,13 +88,12 @@ def write_model_card(
     return path
 
 
-def rewrite_model_card(folder: Path, model: PreTrainedModel, place: str | None = None) -> Path:
-    """Write README.md of a finished run again, with what was evaluated since, or for another place.
+def rewrite_model_card(folder: Path, model: PreTrainedModel) -> Path:
+    """Write README.md of a finished run again, with what was evaluated since.
 
     Args:
         folder: of the run: card.json, recipe.yaml, metrics.json, and evaluation.json if there is one.
         model: that is in it.
-        place: "user/repository" that the code in the card loads; None: what the recipe says, or the folder.
 
     Raises:
         ValueError: no run has written a card into the folder.
@@ -106,7 +106,7 @@ def rewrite_model_card(folder: Path, model: PreTrainedModel, place: str | None =
     said, metrics = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CARD_FILE, "metrics.json"))
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     path = folder / "README.md"
-    write_whole(path, _rendered(folder, model, recipe, metrics, said, _evaluation(folder), place))
+    write_whole(path, _rendered(folder, model, recipe, metrics, said, _evaluation(folder)))
     return path
 
 
@@ -122,11 +122,9 @@ def _rendered(
     metrics: dict[str, Any],
     said: dict[str, Any],
     evaluation: dict[str, Any],
-    place: str | None = None,
 ) -> str:
     """Fill in the template."""
     task, kind = card_task(recipe.get("task"), model.config), model.config.model_type
-    where, what = _place(recipe, place)
     of_recipe = {prefix: evaluation[name] for prefix, name in SETS.items() if name in evaluation}
     shipped, sources = said["recipe_name"] in shipped_recipes(), [name for name in SOURCES if recipe.get(name)]
     # A starting model brings its own tokenizer.
@@ -149,9 +147,9 @@ def _rendered(
         seed=recipe.get("seed", 42),
         licence=escape(licence) if licence else None,
         versions={"transformers": escape(metrics.get("train_transformers_version", transformers.__version__))},
-        usage=fenced(task.usage(where, what, said["example"]), "python"),
-        usage_with_package=fenced(task.usage_with_package(where, said["example"]), "python"),
-        command=fenced(task.command.format(place=shlex.quote(where)), "bash") if task.command else None,
+        usage=fenced(task.usage(*_HERE, said["example"]), "python"),
+        usage_with_package=fenced(task.usage_with_package(_HERE[0], said["example"]), "python"),
+        command=fenced(task.command.format(place=_HERE[0]), "bash") if task.command else None,
         picture="figures/attention.png" if (folder / "figures" / "attention.png").is_file() else None,
         purpose=escape(recipe["intended_use"]) if recipe.get("intended_use") else task.purpose,
         limits=task.limits,
@@ -181,13 +179,6 @@ def _beginning(recipe: dict[str, Any]) -> dict[str, Any]:
     if not base:
         return {"base": None, "base_model": None}
     return {"base": name_of_text(base), "base_model": base if "/" in base and not is_local(base) else None}
-
-
-def _place(recipe: dict[str, Any], place: str | None) -> tuple[str, str]:
-    """Say where the code that loads the model finds it, and what that is."""
-    if place or recipe.get("hub_model_id"):
-        return str(place or recipe["hub_model_id"]), "its repository on the Hub"
-    return ".", 'this folder; or "user/repository", once it is on the Hub'
 
 
 def _tables(measured: dict[str, Any], recipe: dict[str, Any], evaluation: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 import transformers
 import yaml
 
+from .arguments import NOT_RECIPE
 from .first_line import first_line
 from .golden import GOLDEN, auto_class
 
@@ -48,8 +49,6 @@ _SUPERSEDED = [
     "scaler.pt",
     "rng_state*.pth",
 ]
-# Keys of a recipe that say where it ran and who published it.
-_NOT_PUBLISHED = ("data_dir", "output_dir", "overwrite", "resume_from_checkpoint", "hub_token")
 # What loads our models: pyproject.toml has the same.
 RANGES = {"torch": "torch>=2.6", "transformers": "transformers>=5.4,<6"}
 _SIBLING = re.compile(r"^from \.(\w+) import ", re.MULTILINE)
@@ -183,7 +182,7 @@ def _recipe(path: Path) -> str:
     first = text.partition("\n")[0]
     try:
         recipe: Any = yaml.safe_load(text)
-        kept = {key: value for key, value in recipe.items() if key not in _NOT_PUBLISHED}
+        kept = {key: value for key, value in recipe.items() if key not in NOT_RECIPE}
     except (yaml.YAMLError, AttributeError) as error:
         raise ValueError(f"{path} is no recipe: {first_line(error)}") from None
     head = f"{first}\n" if first.startswith("#") else ""

@@ -61,6 +61,16 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+# Options of tasks that translate; others have none of them.
+OF_TRANSLATION = {
+    "predict_with_generate",
+    "eval_num_beams",
+    "generation_num_beams",
+    "generation_alpha",
+    "bpe_dropout_sides",
+}
+
+
 @dataclass
 class RunArguments(Seq2SeqTrainingArguments):
     """The library's training arguments (all of them), with defaults for a person who watches."""

@@ -14,6 +14,7 @@ from transformer_theatre import (
     TransformerConfig,
     TransformerForConditionalGeneration,
 )
+from transformer_theatre.recipes.card_metadata import measured_on
 from transformer_theatre.recipes.card_text import escape, fenced, plain, quoted, visible
 from transformer_theatre.recipes.data_arguments import PairDataArguments, TextDataArguments
 from transformer_theatre.recipes.environment import hardware, processor, versions
@@ -121,11 +122,8 @@ def test_the_recipe_is_there_as_it_was_run(model, tmp_path):
     assert recipe == expected
 
 
-def test_the_code_loads_the_folder_or_the_repository_never_the_name_of_a_recipe(model, tmp_path):
+def test_the_code_loads_the_folder_never_the_name_of_a_recipe(model, tmp_path):
     assert 'name = "."  # this folder' in _write(tmp_path, model)
-    assert 'name = "me/mine"  # its repository on the Hub' in _write(
-        tmp_path, model, recipe={"hub_model_id": "me/mine"}
-    )
 
 
 # What text from elsewhere may hold: the end of the metadata, headings, templates, HTML, tables, links, fences, marks of direction.
@@ -326,12 +324,11 @@ def test_the_card_is_written_again_with_what_was_evaluated_since(model, tmp_path
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "test-by-length.png").touch()
-    again = rewrite_model_card(tmp_path, model, "me/mine").read_text(encoding="utf-8")
+    again = rewrite_model_card(tmp_path, model).read_text(encoding="utf-8")
     assert "| TER | 50.50 |  | lower is better: nrefs:1\\|tok:tercom; beam 4 |" in again
     assert "| test.de:7 | 2.5 | Ein Hund. | A dog. | A \\| cat |" in again
     assert "](figures/test-by-length.png)" in again
-    assert 'name = "me/mine"  # its repository' in again
-    assert "theatre translate me/mine < source.txt" in again
+    assert "theatre translate . < source.txt" in again
 
 
 def test_the_card_of_every_kind_of_model_is_valid(model, tmp_path):
@@ -344,3 +341,8 @@ def test_the_card_of_every_kind_of_model_is_valid(model, tmp_path):
         for code in text.split("```python\n")[1:]:
             compile(code.partition("```")[0], "card", "exec")
         assert metadata_load(tmp_path / "README.md")["pipeline_tag"] in HUB_TASKS
+
+
+def test_rows_that_are_a_share_of_the_training_rows_have_their_name():
+    assert measured_on("test", {"train_file": ["data/rows.jsonl"], "test_share": 0.1}) == "rows.jsonl"
+    assert measured_on("test", {"train_file": ["data/rows.jsonl"], "test_file": "data/held.jsonl"}) == "held.jsonl"
