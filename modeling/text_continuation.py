@@ -25,6 +25,11 @@ from .text_batches import (
 _SAMPLING: dict[str, float] = {"temperature": 0.8, "top_k": 200, "top_p": 1.0}
 
 
+def _begins(tokenizer: Any) -> int | None:
+    """The token before a document: the one that ends documents, as in training, where they stand in a row."""
+    return tokenizer.bos_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+
+
 class TextContinuation:
     """Strings to what may come after them, for causal models."""
 
@@ -111,7 +116,7 @@ class TextContinuation:
                     begins[i] = len(texts[i]) - max(1, limit // 2)
             contexts = [texts[i][begins[i] :] for i in going_on]
             # Padding takes up positions of the cache: what the longest leaves is what there is.
-            room = None if limit is None else limit - max(map(len, contexts))
+            room = None if limit is None else max(1, limit - max(map(len, contexts)))
             most = [min(ends[i] - len(texts[i]), room or ends[i]) for i in going_on]
             inputs = padded(contexts, self, side="left")
             said = [texts[i] for i in going_on] if constraints.no_repeat_ngram_size else ()
@@ -141,8 +146,9 @@ class TextContinuation:
             progress: show a bar on stderr; None: where there is more than one batch.
 
         Returns:
-            For each text the log-probability (nats) of every token of it, given those before it and the start of a document;
-            where the tokenizer has no start token, nothing predicts the first token, which is then left out.
+            For each text the log-probability (nats) of every token of it, given those before it and the token between documents;
+            where the tokenizer has none, nothing predicts the first token, which is then left out. A model whose training text
+            is a single document has never seen that token.
 
         Raises:
             ValueError: a text is no string, or has more tokens than the model has positions.
@@ -153,8 +159,8 @@ class TextContinuation:
             return []
         tokenizer = tokenizer_of(self, tokenizer)
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        if tokenizer.bos_token_id is not None:
-            encoded = [[tokenizer.bos_token_id, *ids] for ids in encoded]
+        if (first := _begins(tokenizer)) is not None:
+            encoded = [[first, *ids] for ids in encoded]
         limit = self._context()
         for number, ids in enumerate(encoded, 1):
             if limit is not None and len(ids) - 1 > limit:
@@ -181,7 +187,7 @@ class TextContinuation:
         return _SAMPLING[name] if value is None else value
 
     def _encode_prompt(self: Any, prompt: str, number: int, tokenizer: Any) -> list[int]:
-        ids = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] or [tokenizer.bos_token_id]
+        ids = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] or [_begins(tokenizer)]
         if ids == [None]:
             raise ValueError(
                 f"Prompt {number} is empty, and the tokenizer has no token that begins a document: give some text."

@@ -44,7 +44,8 @@ def golden_input(model: Any, tokenizer: Any) -> tuple[str | None, dict[str, torc
         words = [i for i in known if i not in tokenizer.all_special_ids and tokenizer.decode([i]).strip().isalnum()]
         text = str(tokenizer.decode(_spread(words or known, _SOURCE - 4)))
         ids = tokenizer(text)["input_ids"][:_SOURCE] or ids
-    ids = ids[: getattr(config, "max_position_embeddings", None) or _SOURCE]
+    most = getattr(config, "max_position_embeddings", None)
+    ids = ids if most is None else ids[: max(1, most - _WRITTEN + 1, most // 2)]
     rows, pad = [ids, ids[: (len(ids) + 1) // 2]], getattr(config, "pad_token_id", None) or 0
     inputs = {
         "input_ids": torch.tensor([row + [pad] * (len(ids) - len(row)) for row in rows]),
@@ -80,7 +81,10 @@ def answer(model: Any, tokenizer: Any, text: str | None, inputs: dict[str, torch
         written["logits"] = logits.float().contiguous()
         if model.can_generate():
             first = {name: inputs[name][:1] for name in ("input_ids", "attention_mask")}
-            limits = {"do_sample": False, "num_beams": 1, "max_new_tokens": _WRITTEN}
+            most = getattr(model.config, "max_position_embeddings", None) or inputs["input_ids"].shape[-1] + _WRITTEN
+            # The last token that is written is not read.
+            room = min(_WRITTEN, most - inputs["input_ids"].shape[-1] + 1)
+            limits = {"do_sample": False, "num_beams": 1, "max_new_tokens": room}
             written["generated_ids"] = model.generate(**first, **limits).contiguous()
     if tokenizer is not None and hasattr(model, "translate"):
         [words] = model.translate([text], tokenizer=tokenizer, max_new_tokens=_WRITTEN)

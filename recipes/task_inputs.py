@@ -27,11 +27,12 @@ from .tokenization import IGNORED
 logger = logging.get_logger(__name__)
 
 # Name of the tokenizer's attribute -> token; `tokenizer.start_token_id` is its id.
+PAD_TOKEN = "<pad>"
 TASK_TOKENS = {"start_token": "<start>", "delimiter_token": "<delimiter>", "extract_token": "<extract>"}
 
 
 def add_task_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerFast:
-    """Make a tokenizer with the tokens start, delimiter and extract, and give the model embeddings for them.
+    """Make a tokenizer with the tokens start, delimiter and extract, and padding if it has none; give the model embeddings for them.
 
     Args:
         tokenizer: of the pre-trained model; it stays as it is.
@@ -41,14 +42,10 @@ def add_task_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) 
         A plain fast tokenizer that puts the new tokens around every text and pair of texts.
 
     Raises:
-        ValueError: the tokenizer is none of the tokenizers library's, or has no padding token.
+        ValueError: the tokenizer is none of the tokenizers library's.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"{type(tokenizer).__name__} is no fast tokenizer: load it with AutoTokenizer.")
-    if tokenizer.pad_token is None:
-        raise ValueError(
-            "The tokenizer has no padding token: set tokenizer.pad_token, to its eos_token if to nothing else."
-        )
     task_tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()),
         model_specific_special_tokens=TASK_TOKENS,
@@ -57,7 +54,9 @@ def add_task_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) 
         padding_side=tokenizer.padding_side,
         clean_up_tokenization_spaces=tokenizer.clean_up_tokenization_spaces,
         split_special_tokens=tokenizer.split_special_tokens,
-        **{name: token for name, token in tokenizer.special_tokens_map.items() if name.endswith("_token")},
+        # GPT-2 has no padding token.
+        **{"pad_token": PAD_TOKEN}
+        | {name: token for name, token in tokenizer.special_tokens_map.items() if name.endswith("_token")},
     )
     start, delimiter, extract = TASK_TOKENS.values()
     task_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -65,6 +64,8 @@ def add_task_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) 
         pair=f"{start} $A {delimiter} $B:0 {extract}",
         special_tokens=[(token, task_tokenizer.convert_tokens_to_ids(token)) for token in TASK_TOKENS.values()],
     )
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = task_tokenizer.pad_token_id
     if len(task_tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(task_tokenizer), mean_resizing=False)
     return task_tokenizer

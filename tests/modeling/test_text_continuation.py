@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import pytest
@@ -123,6 +124,15 @@ def test_score_is_the_log_softmax_of_forward_in_any_batch(model, tokenizer):
         assert len(scored) == len(text)
         assert -sum(scored) / len(scored) == pytest.approx(loss.item(), abs=1e-4)
     assert model.score([], tokenizer=tokenizer) == []
+
+
+def test_a_document_begins_as_in_training_with_what_ends_one(model, tokenizer):
+    other = copy.deepcopy(tokenizer)
+    other.bos_token = "a"
+    assert other.bos_token_id != other.eos_token_id
+    assert model.score(["bc"], tokenizer=other) == model.score(["bc"], tokenizer=tokenizer)
+    begun = [model.continue_text([""], tokenizer=each, max_new_tokens=8, temperature=0) for each in (other, tokenizer)]
+    assert begun[0] == begun[1]
 
 
 def test_of_a_prompt_that_fills_the_context_the_last_half_context_counts(model, tokenizer):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transformer_theatre import GPTConfig, LSTMConfig, TransformerConfig
+from transformer_theatre import GPTConfig, GPTForCausalLM, LSTMConfig, TransformerConfig
 from transformer_theatre.modeling import AUTO_CLASSES
 from transformer_theatre.recipes.golden import GOLDEN, ask_stranger, auto_class, write_golden
 from transformer_theatre.recipes.stranger import compare, golden_input, load, read_golden
@@ -171,3 +171,10 @@ def test_a_stranger_gives_the_same_answer_to_the_bit_and_says_what_it_cannot_loa
     shutil.rmtree(translator)
     with pytest.raises(RuntimeError):
         ask_stranger(translator, translator.parent / "none")
+
+
+@pytest.mark.parametrize("positions", [1, 8, 12, 13, 20])
+def test_a_model_of_few_positions_has_a_golden_answer(tmp_path, positions):
+    model, tokenizer = save(GPTForCausalLM, tmp_path / "model", max_position_embeddings=positions)
+    write_golden(tmp_path / "model", tmp_path / GOLDEN)
+    assert compare(model, tokenizer, tmp_path / GOLDEN)["differs"] == []

@@ -10,8 +10,11 @@ import datasets
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch.testing import assert_close
-from transformers import Trainer, TrainingArguments, pipeline, set_seed
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments, pipeline, set_seed
 
 from transformer_theatre import GPTConfig, GPTForCausalLM, GPTForMultipleChoice, GPTForSequenceClassification
 from transformer_theatre.recipes.run_arguments import RunArguments
@@ -181,10 +184,7 @@ def test_a_long_text_is_cut_at_its_end_and_no_special_token_is(tokenizer, caplog
 
 
 def test_what_cannot_be_encoded_is_named(tokenizer):
-    model, data = (
-        make()[0],
-        Dataset.from_dict({"context": ["a", "b"], "answers": [["a"], ["a", "b"]], "label": [0, 2]}),
-    )
+    data = Dataset.from_dict({"context": ["a", "b"], "answers": [["a"], ["a", "b"]], "label": [0, 2]})
     assert message_of(encode_multiple_choice, data, tokenizer, 64) == (
         "row 2: label=2 must be the number of an answer: 0 to 1."
     )
@@ -197,8 +197,22 @@ def test_what_cannot_be_encoded_is_named(tokenizer):
     assert "max_length=4 must be at least 5" in message_of(encode_similarity, texts, tokenizer, 4)
     plain = train_bpe_tokenizer(CORPUS, 280)
     assert "add_task_tokens" in message_of(encode_classification, texts, plain, 64)
-    plain.pad_token = None
-    assert "no padding token" in message_of(add_task_tokens, plain, model)
+
+
+def test_a_tokenizer_without_padding_gets_it_beside_the_task_tokens():
+    words = Tokenizer(WordLevel({word: number for number, word in enumerate(["a", "b", "c", "[UNK]"])}, "[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    plain = PreTrainedTokenizerFast(tokenizer_object=words)
+    model = GPTForSequenceClassification(GPTConfig(vocab_size=4, **SIZES, pad_token_id=None)).eval()
+    tokenizer = add_task_tokens(plain, model)
+    rows = encode_classification(Dataset.from_dict({"text": ["a b c a b c", "c"], "label": [0, 1]}), tokenizer, 64)
+    rows = [{"input_ids": ids, "labels": 0} for ids in rows["input_ids"]]
+    assert tokenizer.pad_token_id == model.config.pad_token_id
+    assert tokenizer.pad_token_id not in {*rows[0]["input_ids"], *rows[1]["input_ids"]}
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer) == 4 + 1 + len(TASK_TOKENS)
+    together = model(**TaskCollator(tokenizer)(rows)).logits
+    for row, logits in zip(rows, together, strict=True):
+        assert_close(model(input_ids=torch.tensor([row["input_ids"]])).logits[0], logits)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
