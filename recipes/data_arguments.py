@@ -32,8 +32,11 @@ def check_one_place(data: Any, kinds: Sequence[str]):
         kinds: how the names of the fields for files end: "text" of `train_text`, `validation_text`.
 
     Raises:
-        ValueError: a split would come from both.
+        ValueError: a split would come from both; or from a data set, and none is named.
     """
+    for name in ("dataset_config", "validation_split", "test_split"):
+        if (value := getattr(data, name, None)) and not data.dataset:
+            raise ValueError(f"{name}={value} is of a data set, and none is named: give dataset, or leave it out.")
     for split in SPLITS:
         named = [name for kind in kinds if getattr(data, name := f"{split}_{kind}", None)]
         if named and (part := split_of_dataset(data, split)):

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
 from typing import Any
 
+from transformers.utils import logging
+
 from transformer_theatre.modeling import AUTO_CLASSES
 
 from .arguments import Recipe, options_of
 from .nearest import nearest
 
 
+logger = logging.get_logger(__name__)
 # Fields of a configuration that the tokenizer or the task decides, or that no recipe needs.
 _NOT_ARGUMENTS = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "is_encoder_decoder"}
 _NOT_ARGUMENTS |= {"use_cache", "attribute_map", "model_type"}
@@ -111,6 +114,26 @@ def model_config(model_class: Any, arguments: Any, **given: Any) -> Any:
     if attention is not None:
         config._attn_implementation = attention
     return config
+
+
+def settle_positions(model_class: Any, arguments: Any, length: int | None):
+    """Let a model with random weights have no more learned positions than its rows have tokens: others would never be learned.
+
+    Args:
+        model_class: as for `model_config`.
+        arguments: as for `model_config`; their `max_position_embeddings` is set, unless it was given.
+        length: tokens of a row that the recipe asks for; None: as many as the model takes.
+    """
+    if length is None or not hasattr(arguments, "max_position_embeddings"):
+        return
+    if arguments.max_position_embeddings is None:
+        preset = model_class.config_class.from_preset(arguments.preset)
+        arguments.max_position_embeddings = min(length, preset.max_position_embeddings)
+    elif arguments.max_position_embeddings > length:
+        logger.warning(
+            f"max_position_embeddings={arguments.max_position_embeddings}, and rows have {length} tokens: the positions beyond "
+            "are not learned, and longer text will be read by random ones."
+        )
 
 
 def vocabulary_size(model_class: Any, arguments: Any) -> int:

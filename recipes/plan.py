@@ -13,10 +13,11 @@ from .devices import DEVICES, Device, find_device
 from .flops import training_flops
 from .measured_update import checkpoints_activations, measure_update
 from .memory import Bytes, TrainingMemory, training_memory
-from .model_arguments import model_config, presets_for, vocabulary_size
+from .model_arguments import model_config, presets_for, settle_positions, vocabulary_size
 from .models import load_config
+from .pretrained import for_model_of
 from .run_arguments import RunArguments
-from .train import load_recipe, script
+from .train import for_text_of, load_recipe, script
 
 
 # Share of a device's memory that the formula may fill: the rest is for what lives only for a moment (13 to 20 % where it was
@@ -120,6 +121,7 @@ def make_plan(name: str, overrides: Sequence[str], devices: int = 1, mean_length
         if value < 1:
             raise ValueError(f"{option}={value} must be 1 or more.")
     recipe = load_recipe(name)
+    recipe = for_model_of(for_text_of(recipe, overrides), overrides)
     task = script(recipe.task)
     if not hasattr(task, "AUTO_CLASS"):
         raise ValueError(
@@ -131,6 +133,7 @@ def make_plan(name: str, overrides: Sequence[str], devices: int = 1, mean_length
         raise ValueError(f"fsdp_size={args.fsdp_size} must divide devices={devices}.")
     model_class = presets_for(task.AUTO_CLASS)[model_args.preset]
     model_args.vocab_size = vocabulary_size(model_class, model_args)
+    settle_positions(model_class, model_args, getattr(data, "row_length", None))
     config = model_config(model_class, model_args)
     if started := next(filter(None, (getattr(part, "model_name_or_path", None) for part in parts)), None):
         config = load_config(started, task.AUTO_CLASS)

@@ -18,7 +18,7 @@ from .row_parsing import parse_fields
 from .run_arguments import RunArguments
 from .stream_batches import StreamBatches
 from .stream_rows import PackedRows, PairRows, StreamRows
-from .text_data import document_files, open_dataset, pair_files
+from .text_data import bare_name, document_files, open_dataset, pair_files
 from .text_streams import DatasetStream, DocumentStream, LineStream, TextStream
 from .tokenization import PIECE
 
@@ -180,8 +180,6 @@ def _dataset_stream(
     limit: int | None,
     parse: Callable | None = None,
 ) -> TextStream:
-    name = str(data.dataset)
-    opened = open_dataset(name, data.train_split, data.dataset_config, fields, streaming=True)
-    return DatasetStream(
-        f"{name}[{data.train_split}]", opened, parse or partial(parse_fields, fields=fields), bad, limit
-    )
+    opened = open_dataset(str(data.dataset), data.train_split, data.dataset_config, fields, streaming=True)
+    name = f"{bare_name(str(data.dataset))}[{data.train_split}]"
+    return DatasetStream(name, opened, parse or partial(parse_fields, fields=fields), bad, limit)

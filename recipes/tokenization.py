@@ -132,14 +132,20 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
         raise ValueError(f"The tokenizer of {name} cannot be loaded: {first_line(error)}") from error
 
 
-def note_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
+def note_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, most: int | None = None):
     """Note in a tokenizer how many tokens its model takes at most, which is by what the library's pipelines cut texts.
 
     That is where positions are learned; what a tokenizer from elsewhere says of the model that it was made for does not count.
+
+    Args:
+        tokenizer: of the model.
+        model: has the number of positions.
+        most: tokens, where the model has learned from texts that were cut to so many.
     """
     learned = getattr(model.config, "position_embeddings", "learned") == "learned"
     limit = getattr(model.config, "max_position_embeddings", None) if learned else None
-    tokenizer.model_max_length = VERY_LARGE_INTEGER if limit is None else limit
+    limits = [number for number in (limit, most) if number is not None]
+    tokenizer.model_max_length = min(limits, default=VERY_LARGE_INTEGER)
 
 
 def encode_pairs(

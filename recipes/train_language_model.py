@@ -20,7 +20,14 @@ from .evaluation import longest_row
 from .full_rows import stack_rows
 from .likelihood import size_of
 from .lora import add_adapters, same_adapters
-from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
+from .model_arguments import (
+    model_arguments,
+    model_config,
+    preset_of,
+    presets_for,
+    settle_positions,
+    vocabulary_size,
+)
 from .run_arguments import RunArguments
 from .run_card import write_run_card
 from .run_folder import write_metrics
@@ -83,8 +90,6 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     train, validation = stream_texts(data) if args.streaming else read_texts(data)
     model, tokenizer = begin_model(start, data, args, train, model_args)
     length, apart = row_length(data, model), keeps_apart(data, model)
-    if (data.eval_stride or 0) > length:
-        raise ValueError(f"eval_stride={data.eval_stride} must be at most row_length={length}.")
     settle_tokens(args, given, model, length)
     rows = training_rows(train, tokenizer, length, args, apart=apart)
     validation_rows = encode_blocks(validation, tokenizer, length, stride=data.eval_stride, apart=apart)
@@ -117,8 +122,6 @@ def check_start(start: StartArguments, args: RunArguments, given: dict[str, Any]
         )
     if start.lora_rank:
         check_adapters(start.lora_rank, args)
-    if args.predict_with_generate:
-        raise ValueError("predict_with_generate translates the validation text, which a language model does not.")
 
 
 def check_adapters(rank: int, args: RunArguments):
@@ -157,6 +160,7 @@ def begin_model(
         tokenizer = tokenizer_for(start.model_name_or_path, args, {})
     else:
         tokenizer = make_tokenizer(data, args, train, model_args)
+        settle_positions(presets_for(AUTO_CLASS)[model_args.preset], model_args, data.row_length)
         model = make_model(model_args, tokenizer)
     if start.lora_rank:
         add_adapters(model, start)
@@ -301,13 +305,15 @@ def row_length(data: TextDataArguments, model: PreTrainedModel) -> int:
     """Tokens in a row of text: what the arguments say, or else `longest_row`.
 
     Raises:
-        ValueError: the model does not take so many.
+        ValueError: the model does not take so many, or more would be skipped of the validation text than a row holds.
     """
     limit = getattr(model.config, "max_position_embeddings", None)
     length = longest_row(model) if data.row_length is None else data.row_length
     if length < 2 or (limit is not None and length > limit):
         right = "2 or more" if limit is None else f"between 2 and max_position_embeddings={limit}"
         raise ValueError(f"row_length={length} must be {right}.")
+    if (data.eval_stride or 0) > length:
+        raise ValueError(f"eval_stride={data.eval_stride} must be at most row_length={length}.")
     return length
 
 
@@ -335,7 +341,7 @@ def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArgum
         done,
         recipe,
         given,
-        data=f"Text from {escape(name_of_text(data.dataset, data.train_text))}",
+        data=f"Text from {escape(name_of_text(data.dataset if split_of_dataset(data, 'train') else data.train_text))}",
         licence=data.data_licence,
         languages=[data.language] if data.language else [],
         example=done.prompt,

@@ -17,8 +17,17 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from .arguments import Recipe, parse_recipe
+from .card_metadata import name_of_text
 from .card_text import escape
-from .model_arguments import model_arguments, model_config, preset_of, presets_for, vocabulary_size
+from .data_arguments import split_of_dataset
+from .model_arguments import (
+    model_arguments,
+    model_config,
+    preset_of,
+    presets_for,
+    settle_positions,
+    vocabulary_size,
+)
 from .pretrained import (
     PretrainedArguments,
     check_sizes,
@@ -52,7 +61,6 @@ DEFAULT_PRESET = "gpt-1"
 PREDICTIONS = "predictions.jsonl"
 # Options of text that is written, and what they would have to be.
 _OF_TEXT = {
-    "predict_with_generate": False,
     "streaming": False,
     "bpe_dropout": 0.0,
     "label_smoothing_factor": 0.0,
@@ -93,10 +101,10 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> FineTuned:
     set_seed(args.seed)  # before the model: what is new in it is part of the recipe
     splits = read_splits(recipe.task, data)
     tokenizer = make_tokenizer(recipe.task, data, args, splits.rows["train"], model_args, start)
-    model = make_model(recipe.task, model_args, start, tokenizer, splits)
+    model = make_model(recipe.task, data, model_args, start, tokenizer, splits)
     tokenizer = add_task_tokens(tokenizer, model)
-    note_limit(tokenizer, model)
     length = max_length(data, model)
+    note_limit(tokenizer, model, data.max_length)
     encoded = {
         split: encode_split(rows, recipe.task, tokenizer, length, sort=split != "train")
         for split, rows in splits.rows.items()
@@ -216,7 +224,12 @@ def texts_of(rows: Dataset) -> list[str]:
 
 
 def make_model(
-    task: str, model_args: Any, start: PretrainedArguments, tokenizer: PreTrainedTokenizerBase, splits: TaskSplits
+    task: str,
+    data: TaskDataArguments,
+    model_args: Any,
+    start: PretrainedArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: TaskSplits,
 ) -> PreTrainedModel:
     """Build the model, with the weights that the run begins with; it says what its labels are and which task it was made for."""
     auto_class, names = TASKS[task].auto_class, splits.names
@@ -232,6 +245,7 @@ def make_model(
         ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         model_args.vocab_size = len(tokenizer)
         model_class = presets_for(auto_class)[model_args.preset]
+        settle_positions(model_class, model_args, data.max_length)
         model = model_class(model_config(model_class, model_args, **ids, **labels))
     model.config.finetuning_task = task  # the library's word; `theatre classify` frames its input by it
     inherited = getattr(model.config, "question_words", None)  # of the pre-trained model
@@ -279,7 +293,7 @@ def write_predictions(path: Path, trainer: Any, test: Dataset | None, names: Seq
 def finish(done: FineTuned, recipe: Recipe, given: dict, data: TaskDataArguments):
     """Write metrics.json and the card."""
     write_metrics(done.folder, done.metrics)
-    name = data.dataset or " and ".join(Path(file).name for file in data.train_file)
+    name = name_of_text(data.dataset if split_of_dataset(data, "train") else data.train_file)
     first = done.splits.rows["train"][0]
     write_run_card(
         done,

@@ -271,7 +271,7 @@ def draw(done: Translation):
 def describe_data(data: PairDataArguments) -> str:
     """Name the pairs and their languages, for the card."""
     files = [Path(side).name for side in (data.train_source, data.train_target) if side]
-    name = name_of_text(data.dataset) if data.dataset else " and ".join(files)
+    name = name_of_text(data.dataset) if split_of_dataset(data, "train") else " and ".join(files)
     pair = (
         f", {data.source_language} to {data.target_language}" if data.source_language and data.target_language else ""
     )

@@ -110,6 +110,9 @@ def begin_output(
     same_model(model, checkpoint)
     # A folder by its last name, which is the same by whatever path it is given.
     source = {name: Path(given[name]).name if given.get(name) else "none" for name in SOURCES}
+    source["attend_across_documents"] = given.get(
+        "attend_across_documents", True
+    )  # what stands in no row of token ids
     options = batching(args, **adapter_options(model)) | source | _asked_of_tokenizer(given, model)
     begun = fingerprint(train, validation, tokenizer, options)
     if checkpoint is not None:

@@ -47,6 +47,8 @@ _BESIDE = {
     "use_cpu",
     "dataloader_num_workers",
     "dataloader_pin_memory",
+    "language",
+    "data_licence",
     "data_url",
     "model_licence",
     "hub_task",
@@ -196,6 +198,8 @@ def preset_departures(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     there: Any = AutoConfig.from_pretrained(folder)
     here = type(there).from_preset(given["preset"])
     names = recipe_fields(type(there)).keys() - given.keys() - {"vocab_size"}  # the tokenizer decides that
+    if {"row_length", "max_length"} & given.keys():
+        names -= {"max_position_embeddings"}
     pairs = {name: [getattr(there, name), getattr(here, name)] for name in sorted(names)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 

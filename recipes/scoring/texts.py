@@ -11,6 +11,7 @@ import transformers
 import yaml
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from transformer_theatre.recipes import train_language_model, train_translation
 from transformer_theatre.recipes.arguments import Recipe, parse_recipe, shipped_recipes
@@ -24,7 +25,7 @@ from transformer_theatre.recipes.run_folder import recipe_of
 from transformer_theatre.recipes.text_data import read_documents, read_pairs
 from transformer_theatre.recipes.text_metric import References
 from transformer_theatre.recipes.tokenization import encode_blocks, encode_pairs
-from transformer_theatre.recipes.train import for_text_of, load_recipe
+from transformer_theatre.recipes.train import for_text_of, load_recipe, script
 from transformer_theatre.recipes.training import AS_SAVED
 
 
@@ -131,21 +132,25 @@ def texts_of_files(
     """
     if arguments.text is not None:
         documents = read_documents(arguments.text)
-        apart = _said_by_run(Path(arguments.model), "attend_across_documents") is False
+        apart = said_by_run(arguments.model, "attend_across_documents") is False
         cut = partial(encode_blocks, documents, block_size=longest_row(model), stride=arguments.stride, apart=apart)
         return {"": RunningText([arguments.text.name], documents, cut, cut(tokenizer))}
     files = [path.name for path in (arguments.source, arguments.target) if path is not None]
     pairs = encode_pairs(read_pairs(arguments.source, arguments.target), tokenizer, max_length=_NO_LIMIT)
-    language = arguments.target_language or _said_by_run(Path(arguments.model), "target_language")
+    language = arguments.target_language or said_by_run(arguments.model, "target_language")
     metrics = metrics_of(arguments.metrics, list(TEXT_METRICS[:3]))
     return {"": PairText(files, pairs, pairs, metrics, language, arguments.num_beams)}
 
 
-def _said_by_run(folder: Path, key: str) -> Any:
-    """What the recipe says that a run has written into a model folder, if one has."""
-    if recipe_of(folder) is None:
+def said_by_run(model: str, key: str) -> Any:
+    """What the recipe says that a run has written beside a model, in a folder or on the Hub, if one has."""
+    try:
+        found = cached_file(model, "recipe.yaml", _raise_exceptions_for_missing_entries=False)
+    except OSError:  # the Hub does not answer, and the model is in the cache without it
+        found = None
+    if found is None or recipe_of(Path(found).parent) is None:
         return None
-    return yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get(key)
+    return yaml.safe_load(Path(found).read_text(encoding="utf-8")).get(key)
 
 
 def metrics_of(wanted: Sequence[str] | None, usual: Sequence[str]) -> list[str]:
@@ -180,15 +185,15 @@ def texts_of_recipe(
     Raises:
         ValueError: the recipe, an option or a file is wrong, or there is no such text.
     """
+    parsed, _ = parse_recipe(recipe, words, *script(recipe.task).argument_types(recipe, words))
+    if attention := getattr(parsed[0], "attn_implementation", None):
+        model.set_attn_implementation(attention)
     if recipe.task == "language_modeling":
         documents, cut, where = train_language_model.text_to_measure(recipe, words, model)
         name = name_of_text(where.validation_text, where.dataset, where.train_text)
         return {"validation": RunningText([name], documents, cut, cut(tokenizer))}
-    parsed, _ = parse_recipe(recipe, words, *train_translation.argument_types(recipe, words))
     data: Any = next(part for part in parsed if isinstance(part, PairDataArguments))
     args: Any = next(part for part in parsed if isinstance(part, RunArguments))
-    if attention := getattr(parsed[0], "attn_implementation", None):
-        model.set_attn_implementation(attention)
     found: dict[str, PairText | RunningText] = {}
     for split in ("validation", "test"):
         pairs = train_translation.read_split(data, split)

@@ -12,6 +12,7 @@ from model_folders import make, write, write_recipe
 
 from transformer_theatre.recipes import publish
 from transformer_theatre.recipes.golden import GOLDEN, Answer
+from transformer_theatre.recipes.scoring.texts import said_by_run
 from transformer_theatre.recipes.theatre import main
 
 
@@ -283,6 +284,9 @@ def test_a_recipe_pushes_whole_models_on_its_way_and_the_measured_one_in_the_end
     assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
     assert {"metrics.json", "recipe.yaml", "README.md", "checkpoint-2/model.safetensors", GOLDEN} <= set(files)
     assert b"in progress" not in files["README.md"]
+    assert b'name = "user/model"' in files["README.md"]
+    assert b"hub_" not in files["recipe.yaml"]
+    assert said_by_run("user/model", "d_model") == 16
     assert f"{hub.url}/user/model" in said
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from transformer_theatre import TransformerConfig, TransformerForConditionalGeneration
+from transformer_theatre import GPTConfig, GPTForCausalLM, TransformerConfig, TransformerForConditionalGeneration
 from transformer_theatre.recipes.arguments import find_recipe, read_recipe
 from transformer_theatre.recipes.plan import largest_batch, make_plan
 from transformer_theatre.recipes.theatre import main
@@ -152,3 +152,11 @@ def test_memory_by_formula_is_near_what_an_update_takes(precision):
     kept, peak = ((float(measured), float(formula)) for measured, formula in found)
     assert kept[0] == pytest.approx(kept[1], rel=0.02)
     assert peak[0] == pytest.approx(peak[1], rel=0.2)
+
+
+def test_a_plan_takes_the_words_of_training(tmp_path):
+    config = GPTConfig(vocab_size=50, d_model=8, num_hidden_layers=1, num_attention_heads=2, ffn_dim=12)
+    GPTForCausalLM(config).save_pretrained(tmp_path)
+    plan = make_plan("imdb-lm/small", ["--model_name_or_path", str(tmp_path)])
+    assert plan.parameters == GPTForCausalLM(config).num_parameters()
+    assert make_plan("gpt-1/books", ["--row_length", "100"]).config.max_position_embeddings == 100

@@ -269,3 +269,37 @@ def test_adapters_need_a_model_to_stand_beside(trained, capsys):
     assert "needs model_name_or_path" in capsys.readouterr().err
     recipe = yaml.safe_load((trained / "tune.yaml").read_text(encoding="utf-8"))
     assert "lora_rank" not in recipe
+
+
+def test_a_run_goes_on_only_with_documents_as_they_were(trained, capsys):
+    words = ["--resume_from_checkpoint", "true", "--attend_across_documents", "true"]
+    assert train(trained, "base.yaml", "base", *words) == 2
+    assert "its attend_across_documents was False, and is True now" in capsys.readouterr().err
+
+
+def test_positions_that_rows_do_not_reach_are_not_there_or_named(trained, caplog):
+    options = ["--max_steps", "1", "--row_length", "20"]
+    assert train(trained, "base.yaml", "given", *options) == 0
+    assert json.loads((trained / "given" / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"] == 32
+    assert "max_position_embeddings=32, and rows have 20 tokens" in caplog.text
+    unsaid = SIZES.replace("max_position_embeddings: 32\n", "")
+    (trained / "unsaid.yaml").write_text(RECIPE + unsaid, encoding="utf-8")
+    assert train(trained, "unsaid.yaml", "unsaid", *options) == 0
+    assert (
+        json.loads((trained / "unsaid" / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"] == 20
+    )
+
+
+@pytest.mark.parametrize("option", ["validation_split", "dataset_config"])
+def test_options_of_a_data_set_that_is_not_named_are_refused(trained, capsys, option):
+    assert train(trained, "base.yaml", "wrong", f"--{option}", "validation") == 2
+    assert f"{option}=validation is of a data set, and none is named" in capsys.readouterr().err
+
+
+def test_options_of_translation_are_none_of_a_language_models(trained, capsys):
+    assert train(trained, "base.yaml", "wrong", "--predict_with_generate", "true") == 2
+    assert "--predict_with_generate is no option of task language_modeling" in capsys.readouterr().err
+    assert main(["train", str(trained / "base.yaml"), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--eval_num_beams" not in shown
+    assert "--ema_decay" in shown

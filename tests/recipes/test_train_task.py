@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from transformer_theatre import GPTConfig, GPTForCausalLM, LSTMConfig, LSTMForCausalLM
+from transformer_theatre.recipes.classify import Classifier
 from transformer_theatre.recipes.pretrained import load_pretrained
 from transformer_theatre.recipes.task_metrics import TASK_METRICS
 from transformer_theatre.recipes.task_trainer import TaskTrainer
@@ -248,6 +249,8 @@ def test_batches_of_a_number_of_tokens_count_all_sequences_of_a_row(recipe, tmp_
         ({}, ["--model_name_or_path", "gtp"], "There is no model"),
         ({}, ["--label_smoothing_factor", "0.1"], "label_smoothing_factor=0.1 is for models that write text"),
         ({}, ["--max_tokens_per_batch", "auto"], "max_tokens_per_batch=auto is for models that write text"),
+        ({}, ["--generation_num_beams", "2"], "--generation_num_beams is no option of task classification"),
+        ({}, ["--dataset_config", "de-en"], "dataset_config=de-en is of a data set, and none is named"),
         ({}, ["--max_length", "33"], "max_length=33 must not exceed max_position_embeddings=32"),
         ({}, ["--metrics", "pearsonr"], "'pearsonr' is not of classes"),
         ({}, ["--metric_for_best_model", "bleu"], "metric_for_best_model=bleu must be one of: loss, f1, accuracy"),
@@ -279,3 +282,25 @@ def test_help_shows_the_settings_of_the_paper(recipe, capsys):
     for line in ("--learning_rate 6.25e-05", "--num_train_epochs 3.0", "--warmup_steps 0.002", "--weight_decay 0.01"):
         assert line in shown
     assert "--model_name_or_path" in shown
+
+
+def test_a_model_that_learned_from_shorter_texts_is_given_no_longer_ones(recipe, tmp_path):
+    path, folder = (
+        recipe("classification", max_length=6, max_position_embeddings=None, test_share=None),
+        tmp_path / "run",
+    )
+    done = run(path, folder)
+    assert done.model.config.max_position_embeddings == 6
+    known = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = (tmp_path / "test.tsv").read_text(encoding="utf-8").splitlines()
+    found = Classifier(str(folder))([[line.split("\t")[1]] for line in lines])
+    by_line = {int(one["origin"].partition(":")[2]): one["prediction"] for one in known}
+    assert [answer.label for answer in found] == [by_line[number] for number in range(1, len(lines) + 1)]
+
+
+def test_a_pretrained_model_answers_on_as_much_of_a_text_as_it_was_tuned_on(recipe, language_model, tmp_path):
+    path = recipe("classification", **dict.fromkeys(("preset", "vocab_size", *SIZES)))
+    done = run(path, tmp_path / "run", "--model_name_or_path", language_model(), "--max_length", "6")
+    assert done.model.config.max_position_embeddings == 32
+    classify = Classifier(str(tmp_path / "run"))
+    assert classify([["sun " * 20], ["sun " * 4]])[0] == classify([["sun " * 4]])[0]

@@ -12,7 +12,7 @@ import sacrebleu
 from datasets import Dataset
 from sacrebleu.significance import PairedTest
 
-from transformer_theatre import LSTMConfig, LSTMForCausalLM
+from transformer_theatre import GPTForCausalLM, LSTMConfig, LSTMForCausalLM
 from transformer_theatre.recipes.scoring.texts import PairText
 from transformer_theatre.recipes.scoring.worst import worst_outputs
 from transformer_theatre.recipes.theatre import main
@@ -175,6 +175,25 @@ def test_the_documents_of_a_file_are_apart_where_the_run_kept_them_apart(runs, t
         found[apart] = by_file["nll"]
         assert by_file["nll"] == pytest.approx(by_recipe["validation"]["nll"], rel=1e-6)
     assert found["true"] != found["false"]
+
+
+def test_a_language_model_is_scored_by_the_attention_that_is_asked_for(runs, tmp_path, capsys, monkeypatch):
+    asked, set_attention = [], GPTForCausalLM.set_attn_implementation
+
+    def spy(self, name):
+        asked.append(name)
+        return set_attention(self, name)
+
+    monkeypatch.setattr(GPTForCausalLM, "set_attn_implementation", spy)
+    words = ["shakespeare-char/cpu", "--data_dir", runs, "--train_text", "play.txt", "--output_dir", tmp_path]
+    _evaluate(capsys, runs / "gpt", *words, "--attn_implementation", "eager")
+    assert asked[-1] == "eager"
+
+
+def test_a_stride_that_is_too_long_is_named_as_in_training(runs, capsys):
+    words = ["shakespeare-char/cpu", "--data_dir", str(runs), "--train_text", "play.txt", "--eval_stride", "999"]
+    assert main(["evaluate", str(runs / "gpt"), *words]) == 2
+    assert "eval_stride=999 must be at most row_length=64" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
