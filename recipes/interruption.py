@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging
 
 from .agreement import on_any_process
+from .run_folder import read_json
 from .signals import SIGNALS
 from .stream_batches import StreamBatches
 
@@ -163,7 +164,7 @@ def check_fingerprint(folder: Path, now: Mapping[str, Any]) -> dict[str, Any]:
     path = folder / FINGERPRINT
     if not path.is_file():
         return {}
-    then = json.loads(path.read_text(encoding="utf-8"))
+    then = read_json(path)
     names = [name for name in now if name in then and name not in _APART and then[name] != now[name]]
     if names:
         changed = "; ".join(f"its {name} was {then[name]}, and is {now[name]} now" for name in names)

@@ -1,12 +1,10 @@
 """Render `model_card.md` into a model folder's README.md, with what was measured and nothing else."""
 
 import importlib.resources
-import json
 from pathlib import Path
 from typing import Any
 
 import transformers
-import yaml
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
@@ -18,7 +16,7 @@ from .card_results import SETS, comparison_rows, figures_of, result_rows, worst_
 from .card_tasks import card_task
 from .card_text import escape, fenced, recipe_text
 from .pretrained import SOURCES
-from .run_folder import recipe_of, write_json, write_whole
+from .run_folder import read_json, read_recipe_of, recipe_of, write_json, write_whole
 from .text_data import is_local
 
 
@@ -98,21 +96,29 @@ def rewrite_model_card(folder: Path, model: PreTrainedModel) -> Path:
     Raises:
         ValueError: no run has written a card into the folder.
     """
-    missing = [name for name in (CARD_FILE, "metrics.json") if not (folder / name).is_file()]
-    if recipe_of(folder) is None or missing:
-        raise ValueError(
-            f"{folder} has no {(missing or ['recipe.yaml'])[0]}: only a run's own folder has a model card."
-        )
-    said, metrics = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CARD_FILE, "metrics.json"))
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    said, metrics, recipe = read_card(folder)
     path = folder / "README.md"
     write_whole(path, _rendered(folder, model, recipe, metrics, said, _evaluation(folder)))
     return path
 
 
+def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Read what the card of a finished run is written from: card.json, metrics.json and recipe.yaml.
+
+    Raises:
+        ValueError: one is missing or damaged.
+    """
+    missing = [name for name in (CARD_FILE, "metrics.json") if not (folder / name).is_file()]
+    if recipe_of(folder) is None or missing:
+        raise ValueError(
+            f"{folder} has no {(missing or ['recipe.yaml'])[0]}: only a run's own folder has a model card."
+        )
+    return read_json(folder / CARD_FILE), read_json(folder / "metrics.json"), read_recipe_of(folder)
+
+
 def _evaluation(folder: Path) -> dict[str, Any]:
     path = folder / EVALUATION_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _rendered(

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from .first_line import first_line
 from .hub_errors import explain
+from .run_folder import read_json
 from .text_data import is_local, near_names
 from .tokenization import load_tokenizer
 
@@ -42,6 +43,9 @@ def load_model(name: str, auto_class: str, **fields: Any) -> PreTrainedModel:
     except Exception as error:  # safetensors, OSError, RuntimeError: all mean that the weights cannot be read
         raise ValueError(f"The weights of {name} cannot be read: {first_line(error)}") from None
     check_weights(name, model, loading)
+    settings = Path(name) / "generation_config.json"
+    if settings.is_file():
+        read_json(settings)  # the library would go on without them
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return model.to(accelerator or "cpu").eval()
 
@@ -94,7 +98,10 @@ def load_config(name: str, auto_class: str) -> PreTrainedConfig:
     try:
         config = transformers.AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        why = explain(error, name) or f"There is no model {name!r}: {first_line(error)}"
+        there = f"The configuration of {name} cannot be read" if Path(name).exists() else f"There is no model {name!r}"
+        why = explain(error, name) or f"{there}: {first_line(error)}"
+        if not Path(name).exists():
+            why += f" There is no folder of this name here either. {near_names(Path(name))}"
         raise ValueError(why) from None
     fits = getattr(transformers, auto_class)._model_mapping
     # One configuration may serve both kinds.

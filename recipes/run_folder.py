@@ -96,6 +96,37 @@ def recipe_of(folder: Path) -> str | None:
     return first.removeprefix(_MARK) if first.startswith(_MARK) else None
 
 
+def read_recipe_of(folder: Path) -> dict[str, Any]:
+    """Read the recipe that a run has written into its folder.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / "recipe.yaml"
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}.") from None
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} is damaged: it holds {str(recipe)[:40]!r}, and no keys with values.")
+    return recipe
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that a run has written.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from None
+    if not isinstance(contents, dict):
+        raise ValueError(f"{path} is damaged: it holds {str(contents)[:40]!r}, and no names with values.")
+    return contents
+
+
 def begin_folder(path: str | Path, recipe: dict[str, Any], *, name: str, resume: bool = False) -> Path:
     """Delete what an earlier run wrote, unless that run goes on, and write recipe.yaml: the recipe as it is run.
 

@@ -19,11 +19,13 @@ from .best_metric import check_best_metric
 from .bpe_dropout import BpeDropout
 from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
+from .early_checks import check_parts, check_source
 from .environment import described
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .likelihood import TextSize
 from .lora import adapter_options, merge_adapters
 from .models import load
+from .nearest import nearest
 from .pretrained import SOURCES
 from .publishing_trainer import wish_of
 from .run_arguments import RunArguments
@@ -41,6 +43,12 @@ logger = logging.get_logger(__name__)
 def resumes(args: RunArguments) -> bool:
     """Say whether the run goes on with an earlier one."""
     return str(args.resume_from_checkpoint).lower() not in ("none", "false", "")
+
+
+def goes_on_here(args: RunArguments) -> bool:
+    """Say whether the run goes on in the folder of the earlier one."""
+    wanted, folder = str(args.resume_from_checkpoint), Path(args.output_dir or "").resolve()
+    return resumes(args) and (wanted.lower() == "true" or Path(wanted).resolve().parent == folder)
 
 
 def last_checkpoint(args: RunArguments) -> str | None:
@@ -85,7 +93,7 @@ def check_output(args: RunArguments, measured: Sequence[str] | None = None):
     check_best_metric(args, measured)
     check_sharding(args.fsdp_size, args.world_size)
     if args.process_index == 0:
-        check_folder(args.output_dir or "", overwrite=args.overwrite, resume=resumes(args))
+        check_folder(args.output_dir or "", overwrite=args.overwrite, resume=goes_on_here(args))
         if args.push_to_hub:
             wish_of(args)
     last_checkpoint(args)
@@ -108,11 +116,13 @@ def begin_output(
     """
     folder, checkpoint = Path(args.output_dir or ""), last_checkpoint(args)
     same_model(model, checkpoint)
+    if not goes_on_here(args):
+        check_source(model, folder)
+    check_parts(args, model)
     # A folder by its last name, which is the same by whatever path it is given.
     source = {name: Path(given[name]).name if given.get(name) else "none" for name in SOURCES}
-    source["attend_across_documents"] = given.get(
-        "attend_across_documents", True
-    )  # what stands in no row of token ids
+    # No row of token ids shows this.
+    source["attend_across_documents"] = given.get("attend_across_documents", True)
     options = batching(args, **adapter_options(model)) | source | _asked_of_tokenizer(given, model)
     begun = fingerprint(train, validation, tokenizer, options)
     if checkpoint is not None:
@@ -125,7 +135,7 @@ def begin_output(
             lock_folder(folder)
             clear_leftovers(folder)
             contents = {"task": recipe.task, **given}
-            begin_folder(folder, contents, name=recipe.name, resume=resumes(args))
+            begin_folder(folder, contents, name=recipe.name, resume=goes_on_here(args))
             write_json(folder / FINGERPRINT, begun)
     return folder
 
@@ -271,8 +281,12 @@ def tokenizer_for(
     checkpoint = last_checkpoint(args)
     if checkpoint is not None:
         tokenizer = load_tokenizer(checkpoint)
+    elif name in make:
+        tokenizer = make[name]()
     else:
-        tokenizer = make[name]() if name in make else load_tokenizer(name)
+        if not Path(name).exists() and (near := nearest(name, make)):
+            raise ValueError(f"tokenizer={name} is neither {' nor '.join(make)}, and no folder{near}.")
+        tokenizer = load_tokenizer(name)
     if args.bpe_dropout:
         BpeDropout(tokenizer, args.bpe_dropout)  # now, before anything is written
     return tokenizer

@@ -1,6 +1,5 @@
 """`theatre verify`: train a recipe, or measure again what it has trained, and hold the figure against the recipe's anchor."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,14 +8,13 @@ from typing import Any
 
 import torch
 import transformers
-import yaml
 from transformers import AutoConfig
 
 from .anchor import verdict
 from .arguments import Recipe, options_of, parse_recipe, portable
 from .model_arguments import recipe_fields
 from .pretrained import for_model_of
-from .run_folder import recipe_of, write_json
+from .run_folder import read_json, read_recipe_of, recipe_of, write_json
 from .train import for_text_of, load_recipe, script, train
 from .training import last_checkpoint
 
@@ -156,15 +154,24 @@ def check(recipe: Recipe, overrides: Sequence[str], folder: Path, *, strict: boo
         return Check(str(folder), args.seed, True, metrics.get(anchor["metric"]))
     print(f"{folder} holds a whole run: measuring it again.")
     metrics, path = task.measure(recipe, overrides, folder), folder / "metrics.json"
-    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    seed = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("seed", 42) if found else args.seed
+    said = read_json(path) if path.is_file() else {}
+    seed = read_recipe_of(folder).get("seed", 42) if found else args.seed
     return Check(str(folder), seed, False, metrics.get(anchor["metric"]), departs, differences(said, metrics))
 
 
 def is_whole(folder: Path) -> bool:
     """Say whether a run has written its model, which it does when it has trained."""
-    weights = [*folder.glob("model*.safetensors"), *folder.glob("model.safetensors.index.json")]
-    return bool(weights) and all((folder / name).is_file() for name in ("config.json", "tokenizer.json"))
+    return has_weights(folder) and not missing_beside_weights(folder)
+
+
+def has_weights(folder: Path) -> bool:
+    """Say whether a folder holds the weights of a model, or a part of them."""
+    return any(folder.glob("model*.safetensors*"))
+
+
+def missing_beside_weights(folder: Path) -> list[str]:
+    """Name what a folder with weights lacks to be a model."""
+    return [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
 
 
 def departures(folder: Path, given: dict[str, Any], strict: bool) -> dict[str, Any]:
@@ -175,10 +182,7 @@ def departures(folder: Path, given: dict[str, Any], strict: bool) -> dict[str, A
         given: the recipe as it would be run now.
         strict: the seed counts too.
     """
-    there = {
-        key: portable(key, value)
-        for key, value in yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).items()
-    }
+    there = {key: portable(key, value) for key, value in read_recipe_of(folder).items()}
     beside = _BESIDE if strict else _BESIDE | {"seed"}
     keys = [key for key in dict.fromkeys([*there, *given]) if key not in beside]
     if given.get("max_tokens_per_batch") == "auto":  # the run has put its number there
@@ -205,13 +209,22 @@ def preset_departures(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def how_to_go_on(recipe: Recipe, overrides: Sequence[str]) -> list[str]:
-    """Say how a run that was cut off goes on: from its last whole checkpoint, or anew where there is none."""
+    """Say how a run that was cut off goes on: from its last whole checkpoint, or anew where there is none.
+
+    Raises:
+        ValueError: it would begin anew over weights that are there.
+    """
     resume = ["--resume_from_checkpoint", "true"]
     words = [*overrides, *resume]
     (*_, args), _ = parse_recipe(recipe, words, *script(recipe.task).argument_types(recipe, words))
     try:
         last_checkpoint(args)
     except ValueError:
+        folder = Path(args.output_dir)
+        if has_weights(folder) and (missing := missing_beside_weights(folder)):
+            raise ValueError(
+                f"{folder} holds the weights of a model, and no {missing[0]}: put that back, or delete the folder to train again."
+            ) from None
         return ["--overwrite", "true"]
     return resume
 

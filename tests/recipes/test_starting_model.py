@@ -303,3 +303,38 @@ def test_options_of_translation_are_none_of_a_language_models(trained, capsys):
     shown = capsys.readouterr().out
     assert "--eval_num_beams" not in shown
     assert "--ema_decay" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lr_scheduler_type", "cosine", "--lr_scheduler_kwargs", '{"min_lr": 1e-4}'], "lr_scheduler_type=cosine with"),
+        (["--lr_scheduler_type", "cosine_with_min_lr"], "lr_scheduler_type=cosine_with_min_lr with"),
+        (["--optim", "lion_8bit"], "optim=lion_8bit cannot be used"),
+        (["--report_to", "comet_ml"], "report_to=comet_ml cannot be used"),
+        (["--tokenizer", "charcter"], "tokenizer=charcter is neither bpe nor character, and no folder"),
+    ],
+    ids=["schedule", "minimum", "optimizer", "reports", "tokenizer"],
+)  # fmt: skip
+def test_what_the_trainer_cannot_make_costs_no_earlier_run(trained, capsys, words, message):
+    before = {path: path.read_bytes() for path in (trained / "base").rglob("*") if path.is_file()}
+    assert train(trained, "base.yaml", "base", "--overwrite", "true", *words) == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (trained / "base").rglob("*") if path.is_file()} == before
+
+
+def test_a_model_is_not_written_over_by_what_begins_with_it(trained, capsys):
+    before = weights(trained / "base")
+    assert train(trained, "tune.yaml", "base", "--overwrite", "true") == 2
+    assert "lies in the output folder" in capsys.readouterr().err
+    assert weights(trained / "base").keys() == before.keys()
+
+
+def test_a_folder_with_files_of_somebody_else_is_not_gone_on_in(trained, capsys):
+    mine = trained / "mine"
+    mine.mkdir()
+    (mine / "config.json").write_text("{}", encoding="utf-8")
+    words = ["--resume_from_checkpoint", str(trained / "base" / "checkpoint-2")]
+    assert train(trained, "base.yaml", "mine", *words) == 2
+    assert "mine is not empty" in capsys.readouterr().err
+    assert (mine / "config.json").read_text(encoding="utf-8") == "{}"

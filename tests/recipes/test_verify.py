@@ -212,3 +212,24 @@ def test_a_preset_that_has_changed_since_the_run_is_named(recipe, corpus, tmp_pa
     assert verify(path, corpus, folder) == 0
     assert report_of(folder)["runs"][0]["departs"] == {"layer_norm_eps": [1e-5, 1e-3]}
     assert f"{folder}: layer_norm_eps was 1e-05 in the run, and is 0.001 in the recipe." in capsys.readouterr().out
+
+
+def test_weights_are_not_written_over_where_another_file_is_missing(recipe, corpus, tmp_path, capsys):
+    path, folder = recipe('save_strategy: "no"'), tmp_path / "run"
+    assert verify(path, corpus, folder) == 0
+    (folder / "tokenizer.json").unlink()
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert verify(path, corpus, folder) == 2
+    assert "run holds the weights of a model, and no tokenizer.json: put that back" in capsys.readouterr().err
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "recipe.yaml"])
+def test_a_damaged_file_is_named(recipe, corpus, tmp_path, capsys, name):
+    path, folder = recipe(), tmp_path / "run"
+    assert verify(path, corpus, folder) == 0
+    text = (folder / name).read_text(encoding="utf-8")
+    damaged = text[:20] if name == "metrics.json" else text.partition("\n")[0] + "\n{a: [\n"
+    (folder / name).write_text(damaged, encoding="utf-8")
+    assert verify(path, corpus, folder) == 2
+    assert f"{folder / name} is damaged: " in capsys.readouterr().err
