@@ -10,7 +10,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from transformer_theatre.recipes.line_reader import LineReader
-from transformer_theatre.recipes.models import load, load_config
+from transformer_theatre.recipes.models import check_writes, load, load_config
 from transformer_theatre.recipes.paired_bootstrap import differences, summary
 from transformer_theatre.recipes.sentence_statistics import Statistics
 from transformer_theatre.recipes.text_data import bare_name, is_local
@@ -55,6 +55,7 @@ class Baseline:
         """
         if not self.is_file:
             config = load_config(self.given, self.auto_class)
+            check_writes(self.given, config)
             for text in texts.values():
                 if isinstance(text, RunningText):
                     self._check_rows(text, config)

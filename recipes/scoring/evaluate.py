@@ -12,10 +12,11 @@ from transformers.utils import logging
 
 from transformer_theatre.recipes.arguments import Recipe
 from transformer_theatre.recipes.environment import hardware, versions
-from transformer_theatre.recipes.model_card import CARD_FILE, EVALUATION_FILE, rewrite_model_card
+from transformer_theatre.recipes.model_card import CARD_FILE, EVALUATION_FILE, read_card, rewrite_model_card
 from transformer_theatre.recipes.models import load
 from transformer_theatre.recipes.run_folder import check_folder, write_json, write_whole
 from transformer_theatre.recipes.text_data import bare_name
+from transformer_theatre.recipes.tokenization import unknown_token
 
 from .baseline import Baseline, compared
 from .comet import Comet
@@ -109,6 +110,12 @@ def _folder(arguments: argparse.Namespace) -> Path | None:
     folder = arguments.output_dir or (Path(arguments.model) if Path(arguments.model).is_dir() else None)
     if folder is None:
         return None
+    if (folder / CARD_FILE).is_file():
+        if folder.resolve() != Path(arguments.model).resolve():
+            raise ValueError(
+                f"--output_dir {folder} is the folder of another model than {arguments.model}: choose another."
+            )
+        read_card(folder)  # it is written again in the end
     try:
         check_folder(folder, resume=True)
     except ValueError as error:
@@ -175,6 +182,9 @@ def _running(
     nll = measured.statistics["nll"]
     worst = worst_rows_of_text(text, nll, tokenizer, arguments.worst)
     record = {"files": text.files, **measured.figures, "speed": measured.speed, "worst": worst}
+    unknown = unknown_token(tokenizer)
+    if count := sum(row.count(unknown) for row in text.blocks["labels"] if unknown is not None):
+        record["unknown_tokens"] = count
     drawn: dict[str, np.ndarray] = {}
     if baseline is not None:
         other, same = baseline.on_running_text(text)

@@ -15,6 +15,8 @@ def table(name: str, record: dict[str, Any]) -> str:
         record: of evaluation.json.
     """
     of = f"{record['texts']:,} texts, beam {record['num_beams']}" if "texts" in record else f"{record['rows']:,} rows"
+    if "unknown_tokens" in record:
+        of += f", {record['unknown_tokens']:,} of {record['tokens']:,} tokens unknown: no figure to compare tokenizers by"
     title = f"{f'{name}: ' if name else ''}{' and '.join(map(visible, record['files']))} ({of})"
     rows = [["", "value", "95 % interval", ""]] + [
         [shown.name, figure(key, record[key]), interval_of(key, record), record.get(f"{key}_signature", "")]

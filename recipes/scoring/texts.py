@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-import yaml
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
@@ -21,8 +20,9 @@ from transformer_theatre.recipes.evaluation import longest_row
 from transformer_theatre.recipes.nearest import nearest
 from transformer_theatre.recipes.references import references_of
 from transformer_theatre.recipes.run_arguments import RunArguments
-from transformer_theatre.recipes.run_folder import recipe_of
-from transformer_theatre.recipes.text_data import read_documents, read_pairs
+from transformer_theatre.recipes.run_folder import read_recipe_of, recipe_of
+from transformer_theatre.recipes.template import template_of
+from transformer_theatre.recipes.text_data import document_files, read_documents, read_pairs
 from transformer_theatre.recipes.text_metric import References
 from transformer_theatre.recipes.tokenization import encode_blocks, encode_pairs
 from transformer_theatre.recipes.train import for_text_of, load_recipe, script
@@ -131,7 +131,7 @@ def texts_of_files(
         ValueError: one cannot be read.
     """
     if arguments.text is not None:
-        documents = read_documents(arguments.text)
+        documents = _documents(arguments.model, arguments.text)
         apart = said_by_run(arguments.model, "attend_across_documents") is False
         cut = partial(encode_blocks, documents, block_size=longest_row(model), stride=arguments.stride, apart=apart)
         return {"": RunningText([arguments.text.name], documents, cut, cut(tokenizer))}
@@ -142,6 +142,17 @@ def texts_of_files(
     return {"": PairText(files, pairs, pairs, metrics, language, arguments.num_beams)}
 
 
+def _documents(model: str, path: Path) -> Dataset:
+    """Read the documents of a file, which are made as the run has made those of its text, where the file is of such a kind."""
+    _, of_rows = document_files(path, "text", None)
+    if of_rows is not None:
+        template = template_of(said_by_run(model, "template"), said_by_run(model, "template_words"))
+        return read_documents(path, template=template, text_field=said_by_run(model, "text_field") or "text")
+    documents, separator = read_documents(path), said_by_run(model, "separator")
+    parts = [part for text in documents["text"] for part in text.split(separator) if part.strip()] if separator else []
+    return read_documents(path, separator=separator) if len(parts) > len(documents) else documents
+
+
 def said_by_run(model: str, key: str) -> Any:
     """What the recipe says that a run has written beside a model, in a folder or on the Hub, if one has."""
     try:
@@ -150,7 +161,7 @@ def said_by_run(model: str, key: str) -> Any:
         found = None
     if found is None or recipe_of(Path(found).parent) is None:
         return None
-    return yaml.safe_load(Path(found).read_text(encoding="utf-8")).get(key)
+    return read_recipe_of(Path(found).parent).get(key)
 
 
 def metrics_of(wanted: Sequence[str] | None, usual: Sequence[str]) -> list[str]:

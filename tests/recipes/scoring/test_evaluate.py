@@ -190,6 +190,48 @@ def test_a_language_model_is_scored_by_the_attention_that_is_asked_for(runs, tmp
     assert asked[-1] == "eager"
 
 
+def test_a_file_is_read_as_the_run_has_read_its_text(runs, tmp_path, capsys):
+    shutil.copytree(runs / "gpt", tmp_path / "rows")
+    rows = [{"text": "To be.", "title": "not"}, {"text": "or not", "title": "To be"}]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with (tmp_path / "rows" / "recipe.yaml").open("a", encoding="utf-8") as recipe:
+        recipe.write("template: '{title}, {text}'\n")
+    found, _ = _evaluate(capsys, tmp_path / "rows", tmp_path / "some.jsonl", "--output_dir", tmp_path / "a")
+    texts = [f"{row['title']}, {row['text']}" for row in rows]
+    assert found["tokens"] == sum(map(len, texts)) + len(texts)  # and an end for each
+    shutil.copytree(runs / "gpt", tmp_path / "parts")
+    (tmp_path / "some.txt").write_text("To be;or not;to be", encoding="utf-8")
+    with (tmp_path / "parts" / "recipe.yaml").open("a", encoding="utf-8") as recipe:
+        recipe.write("separator: ';'\n")
+    found, _ = _evaluate(capsys, tmp_path / "parts", tmp_path / "some.txt", "--output_dir", tmp_path / "b")
+    assert found["tokens"] == len("To beor notto be") + 3
+
+
+def test_tokens_that_are_unknown_are_counted(runs, tmp_path, capsys):
+    (tmp_path / "some.txt").write_text("To be, \u0436\u0436\u0436 or not.", encoding="utf-8")
+    found, table = _evaluate(capsys, runs / "gpt", tmp_path / "some.txt", "--output_dir", tmp_path / "new")
+    assert found["unknown_tokens"] == 3
+    assert f"3 of {found['tokens']} tokens unknown" in table
+
+
+def test_the_folder_of_another_model_gets_no_figures(runs, tmp_path, capsys):
+    shutil.copytree(runs / "gpt-two", tmp_path / "other")
+    before = (tmp_path / "other" / "README.md").read_bytes()
+    words = ["evaluate", str(runs / "gpt"), str(runs / "play.txt"), "--output_dir", str(tmp_path / "other")]
+    assert main(words) == 2
+    assert "is the folder of another model than" in capsys.readouterr().err
+    assert (tmp_path / "other" / "README.md").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "card.json", "generation_config.json"])
+def test_a_damaged_file_is_named_before_anything_is_scored(runs, tmp_path, capsys, name):
+    shutil.copytree(runs / "gpt", tmp_path / "run")
+    (tmp_path / "run" / name).write_text('{"a": ', encoding="utf-8")
+    assert main(["evaluate", str(tmp_path / "run"), str(runs / "play.txt")]) == 2
+    assert f"{tmp_path / 'run' / name} is damaged: " in capsys.readouterr().err
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
 def test_a_stride_that_is_too_long_is_named_as_in_training(runs, capsys):
     words = ["shakespeare-char/cpu", "--data_dir", str(runs), "--train_text", "play.txt", "--eval_stride", "999"]
     assert main(["evaluate", str(runs / "gpt"), *words]) == 2
