@@ -93,6 +93,11 @@ def read_recipe(path: Path, tasks: Sequence[str]) -> Recipe:
     task = values.pop("task", None)
     if task not in tasks:
         raise ValueError(f"{path}:{lines.get('task', 1)}: task: {task!r} must be one of: {', '.join(tasks)}.")
+    for key in sorted(
+        {"preset", "model_name_or_path", "config_name"} & values.keys()
+    ):  # they decide what the options are
+        if isinstance(values[key], (list, dict)):
+            raise ValueError(f"{path}:{lines[key]}: {key}: {values[key]!r} must be one value.")
     anchor = values.pop("anchor", None)
     if anchor is not None:
         check_anchor(anchor, f"{path}:{lines['anchor']}")
@@ -144,6 +149,7 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
     for key in RunArguments._VALID_DICT_FIELDS:
         for word in words.get(key, []):
             _as_yaml(key, word)
+    _check_shapes(recipe, types)
     given = dict.fromkeys([*recipe.values, *words])
     argv = [word for key, value in recipe.values.items() if value is not None for word in _as_words(key, value)]
     try:
@@ -169,6 +175,25 @@ def parse_recipe(recipe: Recipe, overrides: Sequence[str], *types: type) -> tupl
         given[key] = value if plain else _as_yaml(key, words[key][0]) if key in words else recipe.values[key]
     kept = {key: value for key, value in given.items() if key not in NOT_RECIPE and value != []}
     return parsed, {key: portable(key, value) for key, value in kept.items()}
+
+
+def _check_shapes(recipe: Recipe, types: Sequence[type]):
+    """Make sure that a recipe has lists and mappings only where options take them, and in lists no word that YAML takes for another.
+
+    Raises:
+        ValueError: it has not; the message names file and line.
+    """
+    # Not those of the fields, which the parser changes.
+    bases = [base for kind in types for base in reversed(kind.__mro__)]
+    kinds = {name: str(kind) for base in bases for name, kind in getattr(base, "__annotations__", {}).items()}
+    for key, value in recipe.values.items():
+        place, kind = f"{recipe.path}:{recipe.lines[key]}: {key}: {value!r}", kinds.get(key, "")
+        if (isinstance(value, list) and "list" not in kind) or (isinstance(value, dict) and "dict" not in kind):
+            raise ValueError(f"{place} must be one value.")
+        if isinstance(value, list) and (odd := [word for word in value if word is None or isinstance(word, bool)]):
+            raise ValueError(
+                f"{place} holds {odd[0]}, which YAML made of a word: put it in quotes, as 'yes', 'no' and 'null'."
+            )
 
 
 # Options whose values are text, in which a slash is a slash.

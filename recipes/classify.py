@@ -1,7 +1,7 @@
 """`theatre classify`: what a fine-tuned model answers on texts, pairs of texts, or contexts with answers."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .task_inputs import TaskCollator
 from .task_kinds import TASKS, columns_of, longest_sequence
 from .task_rows import with_question
 from .text_data import JSON_LINES, ending_of, find_file
+from .tokenization import warn_of_unknown
 
 
 # Padded tokens in a batch.
@@ -100,6 +101,7 @@ class Classifier:
         columns = columns_of(self.task, [list(row) for row in rows])
         data = Dataset.from_dict(columns | ({} if places is None else {"origin": list(places)}))
         encoded = TASKS[self.task].encode(data, self.tokenizer, self.longest)["input_ids"][:]
+        warn_of_unknown(self.tokenizer, sequences_of(encoded))
         answers: list[Any] = [None] * len(rows)
         for batch in _batches(encoded):
             inputs = self.collate([{"input_ids": encoded[number]} for number in batch])
@@ -115,6 +117,12 @@ class Classifier:
         best, numbers = (side.tolist() for side in logits.softmax(-1).max(-1))
         names = [str(n) if self.task == "multiple_choice" else config.id2label[n] for n in numbers]
         return [Answer(name, probability) for name, probability in zip(names, best, strict=True)]
+
+
+def sequences_of(rows: Iterable[Any]) -> Iterator[list[int]]:
+    """Yield the sequences of rows of one, or of several each."""
+    for row in rows:
+        yield from row if isinstance(row[0], list) else [row]
 
 
 def load_fine_tuned(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:

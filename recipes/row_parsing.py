@@ -49,7 +49,10 @@ def json_object(line: str, field: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise BadLineError(f"the line is not JSON: {error.msg} at character {error.pos + 1}") from error
+        array = (
+            "; one array for all is no JSON lines: `jq -c .[] FILE` makes them of it" if line.startswith("[") else ""
+        )
+        raise BadLineError(f"the line is not JSON: {error.msg} at character {error.pos + 1}{array}") from error
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
         raise BadLineError(f"the line is JSON that cannot be read: {str(error).partition(';')[0]}") from error
     if not isinstance(row, dict):

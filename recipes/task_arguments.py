@@ -127,10 +127,15 @@ class TaskRunArguments(RunArguments):
     )
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's, of weights that are no bias or gain"})
     train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "rows of like length share a batch, which then is padded little"}
+        default="group_by_length",
+        metadata={
+            "choices": ["random", "sequential", "group_by_length"],
+            "help": "rows of like length share a batch, which then is padded little",
+        },
     )
     eval_strategy: str = field(
-        default="epoch", metadata={"help": 'when to measure validation: "epoch", "steps", "no"'}
+        default="epoch",
+        metadata={"choices": ["epoch", "steps", "no"], "help": 'when to measure validation: "epoch", "steps", "no"'},
     )
     save_strategy: str = field(
         default="epoch", metadata={"help": 'when to save a checkpoint: as eval_strategy, or "best"'}

@@ -113,7 +113,10 @@ def _parser_of(path: Path, form: RowFormat) -> Any:
     if ending_of(path) in JSON_LINES:
         return lambda line: _cells_of(json_object(line, form.texts[0]), form)
     if ending_of(path) != ".tsv":
-        raise ValueError(f"{path} holds no rows that can be read: give a .tsv or .jsonl file (also .gz).")
+        raise ValueError(
+            f"{path} holds no rows that can be read: give a .tsv or .jsonl file (also .gz); or put it into a folder of its own, "
+            "and give that as dataset."
+        )
     for name in form.fields:
         if not name.isdecimal() or int(name) < 1:
             raise ValueError(
@@ -123,11 +126,22 @@ def _parser_of(path: Path, form: RowFormat) -> Any:
 
     def parse(line: str) -> tuple[list[str], Any]:
         cells = list(parse_tsv((line,), columns))
-        label = cells.pop() if form.label is not None else None
+        label = cells.pop().strip() if form.label is not None else None
+        if label is not None:
+            _check_label(label, f"column {form.label}")
         question = cells.pop() if form.question is not None else None
         return _with_question_of(cells, question, form), label
 
     return parse
+
+
+def _check_label(label: Any, where: str):
+    if label is None or label == "" or (isinstance(label, float) and math.isnan(label)):
+        raise BadLineError(f"{where} is empty")
+    if isinstance(label, (list, dict)):
+        raise BadLineError(f"{where} is {label!r:.40}, and must be one label")
+    if isinstance(label, str) and not label.isprintable():
+        raise BadLineError(f"{where} is {label!r:.40}, and a label is one line of text")
 
 
 def _cells_of(row: dict[str, Any], form: RowFormat) -> tuple[list[str], Any]:
@@ -135,8 +149,8 @@ def _cells_of(row: dict[str, Any], form: RowFormat) -> tuple[list[str], Any]:
     texts = list(parse_fields(row, form.texts))
     question = None if form.question is None else str(value_of(row, form.question))
     label = None if form.label is None else value_of(row, form.label)
-    if form.label is not None and label in (None, ""):
-        raise BadLineError(f'the field "{form.label}" is empty')
+    if form.label is not None:
+        _check_label(label, f'the field "{form.label}"')
     return _with_question_of(texts, question, form), label
 
 
@@ -228,8 +242,9 @@ def scores(rows: Iterable[RawRow], bad: BadLines) -> Iterator[tuple[RawRow, floa
 
 
 def _word(label: Any) -> str:
-    """Spell a label as it would stand in a TSV; JSON's `true` is the class 1."""
-    return str(int(label)) if isinstance(label, bool) else str(label)
+    """Spell a label as it would stand in a TSV; JSON's `true` is the class 1, and so is 1.0, which a table with gaps makes of 1."""
+    whole = isinstance(label, bool) or (isinstance(label, float) and label.is_integer())
+    return str(int(label)) if whole else str(label).strip()
 
 
 def split_off(data: Dataset, group: Sequence[str], start: float, share: float) -> tuple[Dataset, Dataset]:

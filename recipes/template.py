@@ -1,6 +1,7 @@
 """How the fields of a row become the text of a document: a recipe's `template`."""
 
 import json
+import math
 import string
 from typing import Any
 
@@ -71,6 +72,8 @@ class Template:
                     f'the field "{name}" is {key}, for which template_words has no word; it has {", ".join(known)}'
                 )
             return known[key]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadLineError(f'the field "{name}" is {value}, which is no number')
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return str(value)
         return value_of(row, name, of_text=True)

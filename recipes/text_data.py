@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets, load_dataset, load_from_disk
+from transformers.utils import logging
 
 from .bad_lines import BadLines
 from .first_line import first_line
@@ -24,6 +25,7 @@ from .template import Template
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 TABLES = (".csv", ".tsv")
+logger = logging.get_logger(__name__)
 # In the description of a data set that was read, which goes with it when rows are selected.
 _LEFT_OUT = "rows left out"
 
@@ -176,6 +178,11 @@ def _documents_in(folder: Path) -> list[Path]:
     if other is not None:
         raise ValueError(
             f"The folder {folder} holds plain text and JSON lines, {files[0].name} and {other.name}: name one of them."
+        )
+    if left := sorted(file.name for file in folder.iterdir() if file not in files and not file.name.startswith(".")):
+        more = f" and {len(left) - 3:,} more" if len(left) > 3 else ""
+        logger.warning(
+            f"Of the folder {folder} {len(files):,} files are read, and none of another ending or in a folder: not {', '.join(left[:3])}{more}."
         )
     return files
 
@@ -404,8 +411,9 @@ def _load(name: str, split: str | None, config_name: str | None, streaming: bool
     if local and not path.exists():
         raise ValueError(f"There is no folder {path}. {near_names(path)}")
     name, options = str(path) if local else name, {"streaming": True} if streaming else {}
+    where = str(path.absolute()) if local else name  # "csv" alone would be what reads all such files around here
     try:
-        data = load_from_disk(name) if _is_saved(path) else load_dataset(name, config_name, split=split, **options)
+        data = load_from_disk(where) if _is_saved(path) else load_dataset(where, config_name, split=split, **options)
     except Exception as error:  # the Hub, its client and every file format raise their own
         tried = "cannot be loaded" if local else "is no folder here, and does not come from the Hub"
         raise ValueError(f"{name} {tried}: {first_line(error)}") from error

@@ -176,7 +176,7 @@ def encode_pairs(
     bad.close(len(encoded) - len(too_long))
     if too_long:
         encoded = encoded.select(sorted(set(range(len(encoded))).difference(too_long)))
-    _warn_of_unknown(tokenizer, chain(encoded["input_ids"], encoded["labels"]))
+    warn_of_unknown(tokenizer, chain(encoded["input_ids"], encoded["labels"]))
     return encoded
 
 
@@ -327,7 +327,7 @@ def _join_documents(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) ->
         begins += np.arange(len(documents))  # each with the end token before it
         documents = [end, *chain.from_iterable((document, end) for document in documents)]
     tokens = np.concatenate(documents) if documents else np.array([], dtype=np.int32)
-    _warn_of_unknown(tokenizer, (document.tolist() for document in documents))
+    warn_of_unknown(tokenizer, (document.tolist() for document in documents))
     return tokens, begins
 
 
@@ -370,7 +370,8 @@ def unknown_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return None if unknown == tokenizer.eos_token_id else unknown
 
 
-def _warn_of_unknown(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]]) -> None:
+def warn_of_unknown(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]]):
+    """Say how many tokens of rows stand for what a tokenizer does not know, if any do."""
     unknown = unknown_token(tokenizer)
     if unknown is None:
         return

@@ -66,7 +66,7 @@ def train(recipe: Recipe, overrides: Sequence[str]) -> Any:
     Returns:
         What the task's script returns.
     """
-    if "output_dir" not in {*recipe.values, *options_of(overrides)}:
+    if recipe.values.get("output_dir") is None and "output_dir" not in options_of(overrides):
         overrides = ["--output_dir", f"runs/{recipe.name}", *overrides]
     with SIGNALS:
         try:

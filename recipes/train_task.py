@@ -7,6 +7,7 @@ pre-trained model (`model_name_or_path`), or with random weights.
 import functools
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -111,6 +112,11 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> FineTuned:
     }
     folder = begin_output(args, recipe, given, model, tokenizer, encoded["train"], encoded.get("validation"))
 
+    if splits.names and args.process_index == 0:
+        counts = Counter(splits.rows["train"]["label"])
+        listed = [f"{name} ({counts[number]:,} rows)" for number, name in enumerate(splits.names)]
+        more = [f"and {len(listed) - 20:,} more"] if len(listed) > 20 else []
+        print(f"Classes of the training rows: {', '.join([*listed[:20], *more])}")
     trainer, measured = train_and_measure(
         model,
         args,

@@ -15,6 +15,7 @@ from transformer_theatre.recipes.data_arguments import PairDataArguments
 from transformer_theatre.recipes.model_arguments import model_arguments, model_config, presets_for
 from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.run_folder import begin_folder
+from transformer_theatre.recipes.theatre import main
 from transformer_theatre.recipes.train import SCRIPTS, for_text_of, script
 
 
@@ -259,3 +260,20 @@ def test_help_shows_every_option_with_the_recipes_own_value(recipe_file):
     assert "tokens; a longer side of a pair is a bad line" in text
     assert "--torch_empty_cache_steps" not in text
     assert "--torch_empty_cache_steps" in help_text(read_recipe(recipe_file(), list(SCRIPTS)), TYPES, everything=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seed: [1, 2]", "seed: [1, 2] must be one value"),
+        ("preset: [gpt-char]", "preset: ['gpt-char'] must be one value"),
+        ("train_text: {a: b}", "train_text: {'a': 'b'} must be one value"),
+        ("train_text: [no, a.txt]", "holds False, which YAML made of a word: put it in quotes"),
+    ],
+)
+def test_values_of_another_shape_are_named_with_their_line(tmp_path, capsys, line, message):
+    (tmp_path / "a.yaml").write_text(f"task: language_modeling\n{line}\n", encoding="utf-8")
+    assert main(["train", str(tmp_path / "a.yaml"), "--output_dir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'a.yaml'}:2: " in error
+    assert message in error

@@ -273,3 +273,32 @@ def test_a_score_that_the_library_takes_for_no_label_is_named(tmp_path):
     write(tmp_path / "a.tsv", "2.5\ta\tb", "-100.0\tc\td")
     options = {"train_file": ["a.tsv"], "text_fields": ["2", "3"], "label_field": "1"}
     assert message_of(tmp_path, "similarity", **options).startswith("a.tsv:2: the label -100 is what the library")
+
+
+def test_labels_that_are_none_are_named(tmp_path):
+    options = {"train_file": ["a.jsonl"]}
+    for label, problem in (
+        ("NaN", "is empty"),
+        ("[1]", "is [1], and must be one label"),
+        ('{"a": 1}', "is {'a': 1}, and must be one label"),
+        ('"one\\ntwo"', "is 'one\\ntwo', and a label is one line of text"),
+    ):
+        write(tmp_path / "a.jsonl", '{"text": "a", "label": "x"}', f'{{"text": "b", "label": {label}}}')
+        assert message_of(tmp_path, "classification", **options).startswith(f'a.jsonl:2: the field "label" {problem}')
+
+
+def test_one_label_is_one_class_however_it_is_written(tmp_path):
+    write(tmp_path / "a.jsonl", *(f'{{"text": "a", "label": {label}}}' for label in ("1.0", "1", '"0 "', "0")))
+    found = read(tmp_path, "classification", train_file=["a.jsonl"])
+    assert (found.names, found.rows["train"]["label"][:]) == (["0", "1"], [1, 1, 0, 0])
+    write(tmp_path / "a.tsv", "pos \ta", "pos\tb", "neg\tc")
+    found = read(tmp_path, "classification", train_file=["a.tsv"], text_fields=["2"], label_field="1")
+    assert (found.names, found.rows["train"]["label"][:]) == (["neg", "pos"], [1, 1, 0])
+
+
+def test_a_folder_that_has_the_name_of_a_format_is_read_and_nothing_around_it(tmp_path, monkeypatch):
+    (tmp_path / "csv").mkdir()
+    write(tmp_path / "csv" / "mine.csv", "text,label", "one,a", "two,b")
+    write(tmp_path / "other.csv", "text,label", "three,x", "four,y")
+    monkeypatch.chdir(tmp_path)
+    assert read_splits("classification", TaskDataArguments(dataset="csv")).names == ["a", "b"]

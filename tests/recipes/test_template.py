@@ -109,3 +109,8 @@ def test_text_of_both_kinds_in_a_folder_and_templates_of_plain_text_are_errors(f
         read_text(TextDataArguments(str(folder), train_text=["c.txt"], template="{text}"), "train")
     with pytest.raises(ValueError, match="the template names its fields; give one"):
         TextDataArguments(template="{text}", text_field="body")
+
+
+def test_a_number_that_is_none_is_no_text():
+    with pytest.raises(BadLineError, match='the field "title" is nan, which is no number'):
+        Template("{title}").of_row({"title": float("nan")})

@@ -433,3 +433,17 @@ def test_a_name_stands_for_the_file_packed_or_unpacked(write, tmp_path):
 def test_json_that_python_cannot_read_is_a_bad_line(line):
     with pytest.raises(BadLineError, match="the line is JSON that cannot be read"):
         json_object(line, "text")
+
+
+def test_what_is_left_out_of_a_folder_is_named(tmp_path, caplog):
+    for name in ("a.txt", "notes.md", "sub/b.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("Some text.", encoding="utf-8")
+    assert read_documents(tmp_path)["text"][:] == ["Some text."]
+    assert "1 files are read, and none of another ending or in a folder: not notes.md, sub." in caplog.text
+
+
+def test_an_array_of_json_is_known_as_one(tmp_path):
+    (tmp_path / "a.json").write_text('[\n{"text": "a"}\n]', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a.json:1: .*one array for all is no JSON lines: `jq -c .\[\] FILE`"):
+        read_documents(tmp_path / "a.json")
