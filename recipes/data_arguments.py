@@ -219,5 +219,7 @@ class TextDataArguments:
             raise ValueError(
                 f"text_field={self.text_field!r} and a template: the template names its fields; give one."
             )
+        if self.row_length is not None and self.row_length < 2:
+            raise ValueError(f"row_length={self.row_length} must be 2 or more tokens.")
         if self.eval_stride is not None and self.eval_stride < 1:
             raise ValueError(f"eval_stride={self.eval_stride} must be 1 or more tokens.")

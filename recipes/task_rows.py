@@ -5,6 +5,7 @@ Every row carries its `origin` (file and line), and whatever is wrong with it is
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from .line_reader import LineReader
 from .nearest import nearest
 from .row_parsing import BadLineError, json_object, parse_fields, parse_tsv, value_of
 from .text_data import JSON_LINES, ending_of, find_file, open_dataset
+
+
+_NUMBER = re.compile(r"-?\d+(\.\d*)?")
+_WHOLE = re.compile(r"-?\d+\.0+")
 
 
 @dataclass(frozen=True)
@@ -136,12 +141,12 @@ def _parser_of(path: Path, form: RowFormat) -> Any:
 
 
 def _check_label(label: Any, where: str):
-    if label is None or label == "" or (isinstance(label, float) and math.isnan(label)):
+    if label is None or (isinstance(label, str) and not label.strip()) or label != label:  # NaN differs from itself
         raise BadLineError(f"{where} is empty")
     if isinstance(label, (list, dict)):
         raise BadLineError(f"{where} is {label!r:.40}, and must be one label")
-    if isinstance(label, str) and not label.isprintable():
-        raise BadLineError(f"{where} is {label!r:.40}, and a label is one line of text")
+    if isinstance(label, str) and (len(label.splitlines()) > 1 or "\t" in label):
+        raise BadLineError(f"{where} is {label!r:.40}, and a label is one line of text without tabs")
 
 
 def _cells_of(row: dict[str, Any], form: RowFormat) -> tuple[list[str], Any]:
@@ -179,7 +184,7 @@ def _with_question_of(texts: list[str], question: str | None, form: RowFormat) -
 
 def class_names(rows: Iterable[RawRow]) -> list[str]:
     """List the labels that rows have, in order: of numbers if all are, else of the alphabet."""
-    found = {_word(row.label) for row in rows}
+    found = {_whole(_word(row.label)) for row in rows}
     return sorted(found, key=int) if all(word.isdecimal() for word in found) else sorted(found)
 
 
@@ -191,15 +196,17 @@ def number_classes(rows: Iterable[RawRow], names: Sequence[str], bad: BadLines) 
     Raises:
         ValueError: a label is neither; the message names file and line.
     """
-    by_name = {name: number for number, name in enumerate(names)}
+    by_name = {_whole(name.strip()): number for number, name in enumerate(names)}
+    if len(by_name) < len(names):
+        raise ValueError(f"The classes {', '.join(map(repr, names))} are not all different.")
     by_number = {str(number): number for number in range(len(names))}
     numbers = f"0 to {len(names) - 1}"
     free = by_name, f"one of {', '.join(names)}"
-    if not any(name.isdecimal() for name in names):
+    if not any(_NUMBER.fullmatch(name.strip()) for name in names):
         free = by_number | by_name, f"{free[1]}, or its number, {numbers}"
     fixed = by_number, f"the number of a class, {numbers}"
     for row in rows:
-        word, (known, right) = _word(row.label), fixed if row.numbered else free
+        word, (known, right) = _whole(_word(row.label)), fixed if row.numbered else free
         if word in known:
             yield row, known[word]
         else:
@@ -213,7 +220,7 @@ def number_answers(rows: Iterable[RawRow], bad: BadLines) -> Iterator[tuple[RawR
         ValueError: a label is no such number; the message names file and line.
     """
     for row in rows:
-        word, last = _word(row.label), len(row.texts) - 2
+        word, last = _whole(_word(row.label)), len(row.texts) - 2
         if word.isdecimal() and int(word) <= last:
             yield row, int(word)
         else:
@@ -242,9 +249,13 @@ def scores(rows: Iterable[RawRow], bad: BadLines) -> Iterator[tuple[RawRow, floa
 
 
 def _word(label: Any) -> str:
-    """Spell a label as it would stand in a TSV; JSON's `true` is the class 1, and so is 1.0, which a table with gaps makes of 1."""
-    whole = isinstance(label, bool) or (isinstance(label, float) and label.is_integer())
-    return str(int(label)) if whole else str(label).strip()
+    """Spell a label as it would stand in a TSV; JSON's `true` is the class 1."""
+    return str(int(label) if isinstance(label, bool) else label).strip()
+
+
+def _whole(word: str) -> str:
+    """Spell a whole number without a fraction: 1 becomes 1.0 in a table with gaps."""
+    return word.partition(".")[0] if _WHOLE.fullmatch(word) else word
 
 
 def split_off(data: Dataset, group: Sequence[str], start: float, share: float) -> tuple[Dataset, Dataset]:

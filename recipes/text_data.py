@@ -181,7 +181,7 @@ def _documents_in(folder: Path) -> list[Path]:
         )
     if left := sorted(file.name for file in folder.iterdir() if file not in files and not file.name.startswith(".")):
         more = f" and {len(left) - 3:,} more" if len(left) > 3 else ""
-        logger.warning(
+        logger.warning_once(  # type: ignore[attr-defined]
             f"Of the folder {folder} {len(files):,} files are read, and none of another ending or in a folder: not {', '.join(left[:3])}{more}."
         )
     return files

@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoConfig
 
 from .anchor import verdict
-from .arguments import Recipe, options_of, parse_recipe, portable
+from .arguments import NOT_RECIPE, Recipe, options_of, parse_recipe, portable
 from .model_arguments import recipe_fields
 from .pretrained import for_model_of
 from .run_folder import read_json, read_recipe_of, recipe_of, write_json
@@ -183,7 +183,7 @@ def departures(folder: Path, given: dict[str, Any], strict: bool) -> dict[str, A
         strict: the seed counts too.
     """
     there = {key: portable(key, value) for key, value in read_recipe_of(folder).items()}
-    beside = _BESIDE if strict else _BESIDE | {"seed"}
+    beside = _BESIDE | NOT_RECIPE | (set() if strict else {"seed"})
     keys = [key for key in dict.fromkeys([*there, *given]) if key not in beside]
     if given.get("max_tokens_per_batch") == "auto":  # the run has put its number there
         keys = [key for key in keys if key != "max_tokens_per_batch"]

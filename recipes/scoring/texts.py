@@ -10,15 +10,17 @@ from typing import Any
 import transformers
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from transformer_theatre.recipes import train_language_model, train_translation
 from transformer_theatre.recipes.arguments import Recipe, parse_recipe, shipped_recipes
 from transformer_theatre.recipes.card_metadata import name_of_text
 from transformer_theatre.recipes.data_arguments import TEXT_METRICS, PairDataArguments
 from transformer_theatre.recipes.evaluation import longest_row
+from transformer_theatre.recipes.line_reader import LineReader
 from transformer_theatre.recipes.nearest import nearest
 from transformer_theatre.recipes.references import references_of
+from transformer_theatre.recipes.row_parsing import BadLineError, json_object, value_of
 from transformer_theatre.recipes.run_arguments import RunArguments
 from transformer_theatre.recipes.run_folder import read_recipe_of, recipe_of
 from transformer_theatre.recipes.template import template_of
@@ -29,6 +31,7 @@ from transformer_theatre.recipes.train import for_text_of, load_recipe, script
 from transformer_theatre.recipes.training import AS_SAVED
 
 
+logger = logging.get_logger(__name__)
 # Longer than any text: files that somebody names are scored whole.
 _NO_LIMIT = 10**9
 
@@ -144,13 +147,30 @@ def texts_of_files(
 
 def _documents(model: str, path: Path) -> Dataset:
     """Read the documents of a file, which are made as the run has made those of its text, where the file is of such a kind."""
-    _, of_rows = document_files(path, "text", None)
+    files, of_rows = document_files(path, "text", None)
     if of_rows is not None:
         template = template_of(said_by_run(model, "template"), said_by_run(model, "template_words"))
-        return read_documents(path, template=template, text_field=said_by_run(model, "text_field") or "text")
+        field = said_by_run(model, "text_field") or "text"
+        if lacks := _lacks(files[0], [field] if template is None else template.fields):
+            logger.warning(
+                f'{path} has the field "text", and no "{lacks}", of which {model} has learned: "text" is scored as it is.'
+            )
+            return read_documents(path)
+        return read_documents(path, template=template, text_field=field)
     documents, separator = read_documents(path), said_by_run(model, "separator")
     parts = [part for text in documents["text"] for part in text.split(separator) if part.strip()] if separator else []
     return read_documents(path, separator=separator) if len(parts) > len(documents) else documents
+
+
+def _lacks(path: Path, fields: Sequence[str]) -> str | None:
+    """Name a field that the first row of a file lacks, where it has `text` in its place."""
+    row, lacks = json_object(next(LineReader(path)), fields[0]), None
+    for name in fields:
+        try:
+            value_of(row, name)
+        except BadLineError:
+            lacks = lacks or name
+    return lacks if "text" in row else None
 
 
 def said_by_run(model: str, key: str) -> Any:
@@ -197,7 +217,8 @@ def texts_of_recipe(
         ValueError: the recipe, an option or a file is wrong, or there is no such text.
     """
     parsed, _ = parse_recipe(recipe, words, *script(recipe.task).argument_types(recipe, words))
-    if attention := getattr(parsed[0], "attn_implementation", None):
+    attention = getattr(parsed[0], "attn_implementation", None)
+    if attention and type(model)._supports_sdpa:  # an LSTM is scored on a Transformer's recipe too
         model.set_attn_implementation(attention)
     if recipe.task == "language_modeling":
         documents, cut, where = train_language_model.text_to_measure(recipe, words, model)

@@ -296,6 +296,30 @@ def test_one_label_is_one_class_however_it_is_written(tmp_path):
     assert (found.names, found.rows["train"]["label"][:]) == (["neg", "pos"], [1, 1, 0])
 
 
+@pytest.mark.parametrize("word", ["نیمه‌خوب", "très\u00a0bien", "👩‍🔬", "a b"])
+def test_labels_in_any_script_are_labels(tmp_path, word):
+    write(tmp_path / "a.tsv", f"{word}\ta", "other\tb")
+    found = read(tmp_path, "classification", train_file=["a.tsv"], text_fields=["2"], label_field="1")
+    assert set(found.names) == {word, "other"}
+
+
+@pytest.mark.parametrize("names", [["1.0", "0.0"], ["1", "0"], [" 1 ", "0"]])
+def test_numbers_are_the_classes_of_their_names_however_they_are_written(tmp_path, names):
+    write(tmp_path / "a.jsonl", *(f'{{"text": "a", "label": {label}}}' for label in ("1.0", "0.0", "1.0")))
+    found = read(tmp_path, "classification", train_file=["a.jsonl"], labels=names)
+    assert (found.names, found.rows["train"]["label"][:]) == (names, [0, 1, 0])
+    write(tmp_path / "a.tsv", "1.0\ta", "2.0\tb")
+    write(tmp_path / "b.jsonl", '{"text": "a", "label": 2.0}', '{"text": "a", "label": 1}')
+    options = {"text_fields": ["2"], "label_field": "1"}
+    found = read(tmp_path, "classification", train_file=["a.tsv"], **options)
+    assert (found.names, found.rows["train"]["label"][:]) == (["1", "2"], [0, 1])
+    found = read(tmp_path, "classification", train_file=["b.jsonl"], labels=["1.0", "2.0"])
+    assert "the label '1' must be one of 2.0, 3.0 (" in message_of(
+        tmp_path, "classification", train_file=["b.jsonl"], labels=["2.0", "3.0"]
+    )
+    assert found.rows["train"]["label"][:] == [1, 0]
+
+
 def test_a_folder_that_has_the_name_of_a_format_is_read_and_nothing_around_it(tmp_path, monkeypatch):
     (tmp_path / "csv").mkdir()
     write(tmp_path / "csv" / "mine.csv", "text,label", "one,a", "two,b")

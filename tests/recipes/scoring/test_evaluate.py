@@ -11,6 +11,7 @@ import pytest
 import sacrebleu
 from datasets import Dataset
 from sacrebleu.significance import PairedTest
+from transformers import AutoTokenizer
 
 from transformer_theatre import GPTForCausalLM, LSTMConfig, LSTMForCausalLM
 from transformer_theatre.recipes.scoring.texts import PairText
@@ -205,6 +206,26 @@ def test_a_file_is_read_as_the_run_has_read_its_text(runs, tmp_path, capsys):
         recipe.write("separator: ';'\n")
     found, _ = _evaluate(capsys, tmp_path / "parts", tmp_path / "some.txt", "--output_dir", tmp_path / "b")
     assert found["tokens"] == len("To beor notto be") + 3
+
+
+def test_rows_without_the_fields_of_the_run_are_read_as_text_and_said_so(runs, tmp_path, capsys, caplog):
+    shutil.copytree(runs / "gpt", tmp_path / "rows")
+    with (tmp_path / "rows" / "recipe.yaml").open("a", encoding="utf-8") as recipe:
+        recipe.write("template: '{title}, {text}'\n")
+    (tmp_path / "some.jsonl").write_text('{"text": "To be."}\n{"text": "or not"}', encoding="utf-8")
+    found, _ = _evaluate(capsys, tmp_path / "rows", tmp_path / "some.jsonl", "--output_dir", tmp_path / "a")
+    assert found["tokens"] == len("To be.or not") + 2
+    assert 'has the field "text", and no "title"' in caplog.text
+
+
+def test_an_lstm_is_scored_on_the_recipe_of_a_gpt(runs, tmp_path, capsys):
+    vocabulary = len(AutoTokenizer.from_pretrained(runs / "gpt"))
+    config = LSTMConfig(vocab_size=vocabulary, hidden_size=8, num_hidden_layers=1, is_encoder_decoder=False)
+    LSTMForCausalLM(config).save_pretrained(tmp_path / "lstm")
+    for path in (runs / "gpt").glob("tokenizer*"):
+        shutil.copy(path, tmp_path / "lstm")
+    words = ["shakespeare-char/cpu", "--data_dir", runs, "--train_text", "play.txt", "--output_dir", tmp_path / "new"]
+    assert "nll" in _evaluate(capsys, tmp_path / "lstm", *words)[0]["validation"]
 
 
 def test_tokens_that_are_unknown_are_counted(runs, tmp_path, capsys):
