@@ -25,8 +25,11 @@ NOT_RECIPE = {
     "push_to_hub",
     "hub_token",
     "hub_model_id",
+    "hub_strategy",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_always_push",
 }
-NOT_RECIPE |= {"hub_strategy", "hub_private_repo", "hub_revision", "hub_always_push"}
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,8 @@ def read_recipe(path: Path, tasks: Sequence[str]) -> Recipe:
     task = values.pop("task", None)
     if task not in tasks:
         raise ValueError(f"{path}:{lines.get('task', 1)}: task: {task!r} must be one of: {', '.join(tasks)}.")
-    for key in sorted(
-        {"preset", "model_name_or_path", "config_name"} & values.keys()
-    ):  # they decide what the options are
-        if isinstance(values[key], (list, dict)):
+    for key in ("preset", "model_name_or_path", "config_name"):  # they decide what the options are
+        if isinstance(values.get(key), (list, dict)):
             raise ValueError(f"{path}:{lines[key]}: {key}: {values[key]!r} must be one value.")
     anchor = values.pop("anchor", None)
     if anchor is not None:

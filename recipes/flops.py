@@ -34,11 +34,8 @@ def forward_flops(
     if config.model_type not in _FORMULAS:
         raise ValueError(f"There is no formula for {config.model_type!r}: only for {', '.join(_FORMULAS)}.")
     layers = _FORMULAS[config.model_type](config, source_length, target_length)
-    return rows * (layers + (_logits(config, target_length) if projects else 0))
-
-
-def _logits(config: Any, positions: float) -> float:
-    return 2 * positions * config.hidden_size * config.vocab_size
+    logits = 2 * target_length * config.hidden_size * config.vocab_size if projects else 0
+    return rows * (layers + logits)
 
 
 def training_flops(

@@ -29,7 +29,7 @@ from .nearest import nearest
 from .pretrained import SOURCES
 from .publishing_trainer import wish_of
 from .run_arguments import RunArguments
-from .run_folder import begin_folder, check_folder, write_json
+from .run_folder import begin_folder, check_folder, read_json, write_json
 from .sharding import check_sharding, load_weights, shard, whole_copy
 from .signals import SIGNALS
 from .stream_batches import StreamBatches
@@ -173,7 +173,7 @@ def settle_tokens(args: RunArguments, given: dict[str, Any], model: PreTrainedMo
     checkpoint = last_checkpoint(args)
     begun = None if checkpoint is None else Path(checkpoint).parent / FINGERPRINT
     if begun is not None and begun.is_file():
-        args.max_tokens_per_batch = json.loads(begun.read_text(encoding="utf-8")).get("division", {}).get("tokens")
+        args.max_tokens_per_batch = read_json(begun).get("division", {}).get("tokens")
     if not isinstance(args.max_tokens_per_batch, int):
         args.max_tokens_per_batch = tokens_that_fit(model, args, longest)
     given["max_tokens_per_batch"] = args.max_tokens_per_batch
@@ -397,9 +397,15 @@ def train_and_measure(
 def load_saved(folder: Path, auto_class: str, model_args: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model of a finished run, with the attention kernel that its recipe names, and its tokenizer; see `load`."""
     model, tokenizer = load(str(folder), auto_class)
-    if attention := getattr(model_args, "attn_implementation", None):
-        model.set_attn_implementation(attention)
+    use_attention(model, model_args)
     return model, tokenizer
+
+
+def use_attention(model: PreTrainedModel, model_args: Any):
+    """Let a model attend by the kernel that a recipe names; one without attention, as an LSTM, is left as it is."""
+    attention = getattr(model_args, "attn_implementation", None)
+    if attention and type(model)._supports_sdpa:
+        model.set_attn_implementation(attention)
 
 
 def measure_saved(

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from .anchor import verdict
 from .arguments import NOT_RECIPE, Recipe, options_of, parse_recipe, portable
 from .model_arguments import recipe_fields
-from .pretrained import for_model_of
+from .pretrained import SOURCES, for_model_of
 from .run_folder import read_json, read_recipe_of, recipe_of, write_json
 from .train import for_text_of, load_recipe, script, train
 from .training import last_checkpoint
@@ -197,7 +197,7 @@ def preset_departures(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
         folder: of a whole run.
         given: the recipe as it would be run now; a model that starts from another has the sizes of that one.
     """
-    if "preset" not in given or {"model_name_or_path", "config_name"} & given.keys():
+    if "preset" not in given or set(SOURCES) & given.keys():
         return {}
     there: Any = AutoConfig.from_pretrained(folder)
     here = type(there).from_preset(given["preset"])

@@ -28,7 +28,7 @@ from transformer_theatre.recipes.text_data import document_files, read_documents
 from transformer_theatre.recipes.text_metric import References
 from transformer_theatre.recipes.tokenization import encode_blocks, encode_pairs
 from transformer_theatre.recipes.train import for_text_of, load_recipe, script
-from transformer_theatre.recipes.training import AS_SAVED
+from transformer_theatre.recipes.training import AS_SAVED, use_attention
 
 
 logger = logging.get_logger(__name__)
@@ -133,31 +133,32 @@ def texts_of_files(
     Raises:
         ValueError: one cannot be read.
     """
+    said = said_by_run(arguments.model)
     if arguments.text is not None:
-        documents = _documents(arguments.model, arguments.text)
-        apart = said_by_run(arguments.model, "attend_across_documents") is False
+        documents = _documents(said, arguments.text)
+        apart = said.get("attend_across_documents") is False
         cut = partial(encode_blocks, documents, block_size=longest_row(model), stride=arguments.stride, apart=apart)
         return {"": RunningText([arguments.text.name], documents, cut, cut(tokenizer))}
     files = [path.name for path in (arguments.source, arguments.target) if path is not None]
     pairs = encode_pairs(read_pairs(arguments.source, arguments.target), tokenizer, max_length=_NO_LIMIT)
-    language = arguments.target_language or said_by_run(arguments.model, "target_language")
+    language = arguments.target_language or said.get("target_language")
     metrics = metrics_of(arguments.metrics, list(TEXT_METRICS[:3]))
     return {"": PairText(files, pairs, pairs, metrics, language, arguments.num_beams)}
 
 
-def _documents(model: str, path: Path) -> Dataset:
+def _documents(said: dict[str, Any], path: Path) -> Dataset:
     """Read the documents of a file, which are made as the run has made those of its text, where the file is of such a kind."""
     files, of_rows = document_files(path, "text", None)
     if of_rows is not None:
-        template = template_of(said_by_run(model, "template"), said_by_run(model, "template_words"))
-        field = said_by_run(model, "text_field") or "text"
+        template = template_of(said.get("template"), said.get("template_words"))
+        field = said.get("text_field") or "text"
         if lacks := _lacks(files[0], [field] if template is None else template.fields):
             logger.warning(
-                f'{path} has the field "text", and no "{lacks}", of which {model} has learned: "text" is scored as it is.'
+                f'{path} has the field "text", and no "{lacks}", of which the model has learned: "text" is scored as it is.'
             )
             return read_documents(path)
         return read_documents(path, template=template, text_field=field)
-    documents, separator = read_documents(path), said_by_run(model, "separator")
+    documents, separator = read_documents(path), said.get("separator")
     parts = [part for text in documents["text"] for part in text.split(separator) if part.strip()] if separator else []
     return read_documents(path, separator=separator) if len(parts) > len(documents) else documents
 
@@ -173,15 +174,15 @@ def _lacks(path: Path, fields: Sequence[str]) -> str | None:
     return lacks if "text" in row else None
 
 
-def said_by_run(model: str, key: str) -> Any:
-    """What the recipe says that a run has written beside a model, in a folder or on the Hub, if one has."""
+def said_by_run(model: str) -> dict[str, Any]:
+    """Read the recipe that a run has written beside a model, in a folder or on the Hub; nothing, where none has."""
     try:
         found = cached_file(model, "recipe.yaml", _raise_exceptions_for_missing_entries=False)
     except OSError:  # the Hub does not answer, and the model is in the cache without it
         found = None
     if found is None or recipe_of(Path(found).parent) is None:
-        return None
-    return read_recipe_of(Path(found).parent).get(key)
+        return {}
+    return read_recipe_of(Path(found).parent)
 
 
 def metrics_of(wanted: Sequence[str] | None, usual: Sequence[str]) -> list[str]:
@@ -217,9 +218,7 @@ def texts_of_recipe(
         ValueError: the recipe, an option or a file is wrong, or there is no such text.
     """
     parsed, _ = parse_recipe(recipe, words, *script(recipe.task).argument_types(recipe, words))
-    attention = getattr(parsed[0], "attn_implementation", None)
-    if attention and type(model)._supports_sdpa:  # an LSTM is scored on a Transformer's recipe too
-        model.set_attn_implementation(attention)
+    use_attention(model, parsed[0])  # an LSTM is scored on a Transformer's recipe too
     if recipe.task == "language_modeling":
         documents, cut, where = train_language_model.text_to_measure(recipe, words, model)
         name = name_of_text(where.validation_text, where.dataset, where.train_text)

@@ -286,7 +286,7 @@ def test_a_recipe_pushes_whole_models_on_its_way_and_the_measured_one_in_the_end
     assert b"in progress" not in files["README.md"]
     assert b'name = "user/model"' in files["README.md"]
     assert b"hub_" not in files["recipe.yaml"]
-    assert said_by_run("user/model", "d_model") == 16
+    assert said_by_run("user/model")["d_model"] == 16
     assert f"{hub.url}/user/model" in said
 
 
