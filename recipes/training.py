@@ -345,6 +345,10 @@ def train_and_measure(
         for name in ("average_best", "early_stopping_patience", "predict_with_generate"):
             if getattr(args, name):
                 raise ValueError(f"{name}={getattr(args, name)} needs validation text.")
+        if args.load_best_model_at_end:
+            logger.warning(
+                "Without validation text there is no best checkpoint to load: the model is that of the last step."
+            )
         args.eval_strategy, args.load_best_model_at_end = "no", False
     if args.fsdp_size > 1:
         model = shard(model, args.fsdp_size, args.world_size)

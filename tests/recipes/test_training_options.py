@@ -37,6 +37,14 @@ def run(recipe_file, corpus, tmp_path):
     return start
 
 
+def test_without_validation_text_nothing_is_called_the_best(run, caplog):
+    best = ("load_best_model_at_end: true", "eval_strategy: epoch", "save_strategy: epoch")
+    assert run("max_steps: 1", *best)["loss"]
+    assert caplog.text.count("there is no best checkpoint to load: the model is that of the last step") == 1
+    with pytest.raises(ValueError, match="early_stopping_patience=2 needs validation text"):
+        run("max_steps: 1", *best, "early_stopping_patience: 2", name="patient")
+
+
 STEPS, WARMUP, PEAK = 10, 3, 0.01
 
 
