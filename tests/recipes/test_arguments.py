@@ -37,8 +37,6 @@ NO_ANCHOR = {
     "general-lm/small",
 }
 NO_ANCHOR |= {f"styles/{name}" for name in ("film-reviews", "fomc", "newswire", "poems", "sonnets")}
-# Models of their size do no better there than guessing.
-NO_ANCHOR |= {f"{name}/small" for name in ("cola", "rte", "copa")}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
