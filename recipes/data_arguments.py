@@ -181,6 +181,13 @@ class TextDataArguments:
             "its positions from 0"
         },
     )
+    shift_rows: bool = field(
+        default=False,
+        metadata={
+            "help": "in each epoch rows of training text begin a number of tokens later, drawn from seed and epoch, so that a text "
+            "read many times is not always cut at the same places; each token is still predicted once an epoch"
+        },
+    )
     dataset: str | None = field(
         default=None, metadata={"help": "name of a Hub dataset, or a folder of save_to_disk, in place of files"}
     )

@@ -1,15 +1,14 @@
 """Rows of pairs whose words are in other pieces each epoch, for data sets that are in memory or on the disk."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset as Table
-from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase
 
 from .bpe_dropout import BpeDropout, draw_for
+from .epoch_rows import EpochRows
 from .pair_dropout import drop_pair
 
 
@@ -19,11 +18,8 @@ _SAMPLE = 1000
 _MARGIN = 2.0
 
 
-class DropoutRows(Dataset):
-    """The rows of a table, encoded when they are asked for, each epoch otherwise; `begin_epoch` says which it is.
-
-    How rows are split follows from the seed, the epoch and the number of the row alone: not from the order, the processes,
-    the workers of a loader, or where a run was stopped.
+class DropoutRows(EpochRows):
+    """The rows of a table, encoded when they are asked for, each epoch otherwise.
 
     Args:
         table: columns `source`, `target`, `input_ids`, `labels` (without dropout).
@@ -46,17 +42,10 @@ class DropoutRows(Dataset):
         most: int | None = None,
         max_tokens: int | None = None,
     ):
-        self.table = table.select_columns(["source", "target", "input_ids", "labels"])
+        super().__init__(table, seed)
+        self._columns = table.select_columns(["source", "target", "input_ids", "labels"])
         self.tokenizer, self.dropout = tokenizer, BpeDropout(tokenizer, p)
-        self.seed, self.sides, self.most, self.max_tokens = seed, sides, most, max_tokens
-        # Shared with a loader's workers, also with those that live longer than an epoch.
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, row: int) -> dict[str, list[int]]:
-        return self.__getitems__([row])[0]
+        self.sides, self.most, self.max_tokens = sides, most, max_tokens
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, list[int]]]:
         """Encode the rows of a batch; those for which it has no room stay as they are."""
@@ -64,10 +53,6 @@ class DropoutRows(Dataset):
         if self.max_tokens is not None:
             limits.append(self.max_tokens // 2 // len(rows))
         return [self._row(row, values, min(limits)) for row, values in zip(rows, self._values(rows), strict=True)]
-
-    def begin_epoch(self, epoch: int):
-        """Choose how words are split."""
-        self._epoch.fill_(epoch)
 
     def expected_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Estimate how long rows will be: the mean of a sample for their length, and a margin for chance.
@@ -99,7 +84,7 @@ class DropoutRows(Dataset):
         return [self._row(row, values, limit) for row, values in zip(rows, self._values(rows), strict=True)]
 
     def _values(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
-        columns = self.table[list(rows)]
+        columns = self._columns[list(rows)]
         return list(zip(*(columns[name] for name in ("source", "target", "input_ids", "labels")), strict=True))
 
     def _row(self, row: int, values: tuple[Any, ...], limit: int) -> dict[str, list[int]]:
@@ -107,18 +92,3 @@ class DropoutRows(Dataset):
         draw = draw_for(self.seed, int(self._epoch), row)
         source, target = drop_pair(self.dropout, self.sides, texts, (source, target), draw, limit)
         return {"input_ids": source, "attention_mask": [1] * len(source), "labels": target}
-
-
-class BeginEpoch(TrainerCallback):
-    """Tell rows which epoch begins; `Trainer` calls it before its loader begins.
-
-    Args:
-        rows: to tell.
-    """
-
-    def __init__(self, rows: DropoutRows):
-        self.rows = rows
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        """Take the epoch from the share of it that is done."""
-        self.rows.begin_epoch(math.floor((state.epoch or 0) + 1e-6))

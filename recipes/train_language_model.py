@@ -32,6 +32,7 @@ from .run_arguments import RunArguments
 from .run_card import write_run_card
 from .run_folder import write_metrics
 from .samples import Samples
+from .shifted_rows import ShiftedRows
 from .start_arguments import SamplingArguments, StartArguments
 from .starting_model import load_starting_model, starting_preset
 from .stream_batches import StreamBatches
@@ -84,6 +85,7 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
         recipe, overrides, *argument_types(recipe, overrides)
     )
     check_start(start, args, given)
+    check_shift(data, args)
     check_output(args)
     set_seed(args.seed)  # before the model: initialisation is part of the recipe
     train: Any
@@ -98,10 +100,11 @@ def run(recipe: Recipe, overrides: Sequence[str]) -> LanguageModel:
     model.continue_text(prompts, tokenizer=tokenizer, max_new_tokens=1, seed=0)  # a wrong prompt is named now
     folder = begin_output(args, recipe, given, model, tokenizer, rows, validation_rows)
 
+    taken = ShiftedRows(rows, args.seed, tokenizer.eos_token_id) if data.shift_rows else rows
     text_size = size_of(validation["text"])
     samples = [Samples(tokenizer, prompts, sampling.sample_tokens)] if sampling.sample_tokens else []
     trainer, metrics = train_and_measure(
-        model, args, tokenizer, stack_rows, rows, validation_rows, text_size=text_size, callbacks=samples
+        model, args, tokenizer, stack_rows, taken, validation_rows, text_size=text_size, callbacks=samples
     )
     done = LanguageModel(folder, trained_model(trainer), tokenizer, metrics, prompts[0])
     if trainer.is_world_process_zero():
@@ -144,6 +147,19 @@ def check_adapters(rank: int, args: RunArguments):
             f"lora_rank={rank} does not go with hub_strategy={strategy}: checkpoints hold adapters, which plain models cannot "
             "load. hub_strategy=end publishes the finished model alone."
         )
+
+
+def check_shift(data: TextDataArguments, args: RunArguments):
+    """Make sure that rows that are shifted each epoch go with the other options of a run.
+
+    Raises:
+        ValueError: they do not: there are no rows before a stream is read.
+    """
+    for name in ("streaming", "bpe_dropout"):
+        if data.shift_rows and getattr(args, name):
+            raise ValueError(
+                f"shift_rows=true does not go with {name}={getattr(args, name)}, which reads the text anew as it comes."
+            )
 
 
 def begin_model(

@@ -18,8 +18,9 @@ from transformers.utils import logging
 from .averaging import ExponentialAverage
 from .bootstrap import SIGNATURE
 from .document_rows import documents_apart
-from .dropout_rows import BeginEpoch, DropoutRows
+from .dropout_rows import DropoutRows
 from .early_stopping import EarlyStopping
+from .epoch_rows import BeginEpoch, EpochRows
 from .interruption import rows_of
 from .length_grouping import LengthGroupedSampler
 from .likelihood import TextSize, likelihood, likelihood_of_rows, size_of
@@ -107,10 +108,10 @@ class TheatreTrainer(PublishingTrainer):
         if isinstance(self.train_dataset, StreamBatches):
             self.stream = StreamKeeper(self.train_dataset, args.world_size * args.gradient_accumulation_steps)
             self.add_callback(self.stream)
-        self.dropped = None
-        if args.bpe_dropout and self.train_dataset is not None and self.stream is None:
-            self.dropped = self._rows_with_dropout()
-            self.add_callback(BeginEpoch(self.dropped))
+        self.changing = self._changing_rows()
+        if self.changing is not None:
+            self.train_dataset = self.changing.table
+            self.add_callback(BeginEpoch(self.changing))
         self.remove_callback(ProgressCallback)
         self.add_callback(TokenProgress())
 
@@ -121,21 +122,21 @@ class TheatreTrainer(PublishingTrainer):
             numbers = BatchNumbers(args.max_steps * args.gradient_accumulation_steps)
             return self._loader(self.train_dataset, numbers, StreamBatches.first)
         if not args.max_tokens_per_batch:
-            if self.dropped is None:
+            if self.changing is None:
                 return super().get_train_dataloader()
             size = self._train_batch_size
-            return self._get_dataloader(self.dropped, "training", size, self._get_train_sampler, is_training=True)
+            return self._get_dataloader(self.changing, "training", size, self._get_train_sampler, is_training=True)
         dataset: Any = self.train_dataset
         lengths = self.row_lengths(dataset)
         sampler = TokenBatchSampler(
-            lengths if self.dropped is None else self.dropped.expected_lengths(lengths),
+            lengths if self.changing is None else self.changing.expected_lengths(lengths),
             args.max_tokens_per_batch,
             seed=args.seed,
             world_size=args.world_size,
             rank=args.process_index,
             accumulation_steps=args.gradient_accumulation_steps,
         )
-        rows = self.dropped or self._remove_unused_columns(dataset, description="training")
+        rows = self.changing or self._remove_unused_columns(dataset, description="training")
         return self._loader(rows, sampler, self.data_collator)
 
     def row_lengths(self, dataset: Any) -> torch.Tensor:
@@ -143,11 +144,15 @@ class TheatreTrainer(PublishingTrainer):
         pairs = self.model.config.is_encoder_decoder
         return lengths_of(dataset, ["input_ids", "labels"] if pairs else ["input_ids"])
 
-    def _rows_with_dropout(self) -> DropoutRows:
+    def _changing_rows(self) -> EpochRows | None:
         args: Any = self.args
-        tables: Any = self.train_dataset
+        rows: Any = self.train_dataset
+        if isinstance(rows, EpochRows):
+            return rows
+        if not args.bpe_dropout or rows is None or self.stream is not None:
+            return None
         return DropoutRows(
-            tables,
+            rows,
             self.processing_class,  # type: ignore[arg-type]
             args.bpe_dropout,
             seed=args.seed,
@@ -266,8 +271,9 @@ class TheatreTrainer(PublishingTrainer):
 
         def names() -> list[str]:
             dataset: Any = self.train_dataset
-            rows = rows_of(inputs, dataset) if self.dropped is None else self.dropped.rows_of(inputs)
-            return [dataset[row].get("origin", f"row {row + 1}") for row in rows]
+            if self.changing is not None:
+                return [self.changing.name_of(row) for row in self.changing.rows_of(inputs)]
+            return [dataset[row].get("origin", f"row {row + 1}") for row in rows_of(inputs, dataset)]
 
         return names
 

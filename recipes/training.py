@@ -21,6 +21,7 @@ from .checkpoints import checkpoints_of, clear_leftovers, problem_of
 from .division import division_of, why_not
 from .early_checks import check_parts, check_source
 from .environment import described
+from .epoch_rows import EpochRows
 from .interruption import FINGERPRINT, check_fingerprint, fingerprint, lock_folder
 from .likelihood import TextSize
 from .lora import adapter_options, merge_adapters
@@ -122,7 +123,7 @@ def begin_output(
     # A folder by its last name, which is the same by whatever path it is given.
     source = {name: Path(given[name]).name if given.get(name) else "none" for name in SOURCES}
     # No row of token ids shows this.
-    source["attend_across_documents"] = given.get("attend_across_documents", True)
+    source |= {name: given.get(name, usual) for name, usual in _READINGS.items()}
     options = batching(args, **adapter_options(model)) | source | _asked_of_tokenizer(given, model)
     begun = fingerprint(train, validation, tokenizer, options)
     if checkpoint is not None:
@@ -138,6 +139,10 @@ def begin_output(
             begin_folder(folder, contents, name=recipe.name, resume=goes_on_here(args))
             write_json(folder / FINGERPRINT, begun)
     return folder
+
+
+# How rows are read, with what is usual.
+_READINGS = {"attend_across_documents": True, "shift_rows": False}
 
 
 def _asked_of_tokenizer(given: dict[str, Any], model: PreTrainedModel) -> dict[str, Any]:
@@ -312,7 +317,7 @@ def train_and_measure(
     args: RunArguments,
     tokenizer: PreTrainedTokenizerBase,
     collate: Any,
-    train: Dataset | StreamBatches,
+    train: Dataset | StreamBatches | EpochRows,
     validation: Dataset | None,
     *,
     text_size: TextSize | None = None,
@@ -327,7 +332,7 @@ def train_and_measure(
         args: of the run; evaluation while training is turned off where there is no `validation`.
         tokenizer: saved beside the model.
         collate: makes a batch of rows.
-        train: rows of token ids, or a stream of them.
+        train: rows of token ids, or such as change each epoch, or a stream of them.
         validation: rows of token ids; pairs with their text.
         text_size: of the validation text, where it is no pairs.
         target_language: code, see `score_texts`.
