@@ -31,6 +31,8 @@ class EpochRows(Dataset, ABC):
         return len(self.table)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
+        if not 0 <= row < len(self):  # what ends a loop over the rows
+            raise IndexError(f"There is no row {row}: there are {len(self)}.")
         return self.__getitems__([row])[0]
 
     @abstractmethod

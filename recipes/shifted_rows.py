@@ -29,7 +29,9 @@ class ShiftedRows(EpochRows):
     def __init__(self, table: Table, seed: int, eos_token_id: int | None = None):
         super().__init__(table, seed)
         self.eos_token_id, self.apart = eos_token_id, "position_ids" in table.column_names
-        labels = np.stack(table.select_columns(["labels"]).with_format("numpy")["labels"][:])[:, 1:]
+        column = table.select_columns(["labels"]).with_format("arrow")[:].column("labels")
+        flat = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
+        labels = flat.reshape(len(table), -1)[:, 1:]
         self.tokens = np.append(table[0]["input_ids"][:1], labels[labels != IGNORED])
         self.block_size = labels.shape[1]
 

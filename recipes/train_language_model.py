@@ -367,7 +367,7 @@ def finish(done: LanguageModel, recipe: Recipe, given: dict, data: TextDataArgum
 def beginning(text: str, tokenizer: PreTrainedTokenizerBase, most: int) -> str:
     """Take the first words of a text, as far as the tokenizer knows them, in at most `most` tokens."""
     text = text.lstrip()[:40]
-    ids = tokenizer(text.rpartition(" ")[0] or text, add_special_tokens=False)["input_ids"][:most]
+    ids = tokenizer(text.rpartition(" ")[0] or text, add_special_tokens=False, verbose=False)["input_ids"][:most]
     unknown = tokenizer.unk_token_id
     known = ids[: ids.index(unknown)] if unknown in ids else ids
     # A piece may end inside a character.

@@ -83,6 +83,8 @@ OF_PAIRS += [f"{split}_{side}" for split in ("train", "validation", "test") for 
 OF_PAIRS += [f"{side}_{name}" for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")]
 TEXT_VARIANTS = {
     "text, documents apart": ["average_last: 2", "gradient_accumulation_steps: 2"],
+    "text, shifted rows": ["shift_rows: true", "gradient_accumulation_steps: 2", "ema_decay: 0.9"],
+    "text, shifted rows, tokens": ["shift_rows: true", "max_tokens_per_batch: 80"],
     "a stream of text, documents apart": [
         "streaming: true",
         "shuffle_buffer: 10",
