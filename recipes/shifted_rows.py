@@ -64,4 +64,6 @@ class ShiftedRows(EpochRows):
 
     def name_of(self, row: int) -> str:
         """Say where a row comes from, for a message."""
-        return f"{super().name_of(row)}, {self.shift} tokens later"
+        # The last row of the table reaches back.
+        begins = min(row * self.block_size, len(self.tokens) - 1 - self.block_size)
+        return f"{super().name_of(row)}, {row * self.block_size - begins + self.shift} tokens later"

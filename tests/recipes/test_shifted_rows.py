@@ -121,6 +121,8 @@ def test_rows_are_named_by_the_text_and_the_shift(tokenizer):
     batch = stack_rows(rows.__getitems__([4, 2]))
     assert rows.rows_of(batch) == [2, 4]
     assert rows.name_of(2) == f"a.txt from token 33 on, {rows.shift} tokens later"
+    # The last of 7 blocks reaches back by 13 tokens, from token 97 to token 84.
+    assert rows.name_of(6) == f"a.txt from token 84 on, {13 + rows.shift} tokens later"
     assert rows.expected_lengths(torch.tensor([[BLOCK]])).tolist() == [[BLOCK]]
 
 
