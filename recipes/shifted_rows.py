@@ -13,12 +13,12 @@ from .tokenization import IGNORED
 
 
 class ShiftedRows(EpochRows):
-    """The blocks of a text, all of them later by a number of tokens that is drawn for each epoch.
+    """The blocks of a text, all of them later by a number of tokens that is drawn for each epoch; `begin_epoch` says which it is.
 
-    The same blocks in each epoch are learnt by heart, where each begins and all: on Tiny Shakespeare the loss of the validation text
-    rises earlier. nanoGPT draws where each row begins, and some tokens more often than others; here each token is
-    predicted once in each epoch, as in the blocks themselves: after the last token of the text comes its first, which
-    nothing predicts.
+    The same blocks in each epoch are learnt by heart; what that costs on Tiny Shakespeare is in docs/gpt.md. nanoGPT
+    (https://github.com/karpathy/nanoGPT, `get_batch` of train.py) draws where each row begins, so that chance decides how often a
+    token is predicted. Here each one is predicted once in each epoch, as in the blocks themselves: after the last token of the
+    text comes its first, which nothing predicts.
 
     Args:
         table: of `encode_blocks`, with its stride of a whole block.
