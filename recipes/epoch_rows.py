@@ -10,6 +10,8 @@ from datasets import Dataset as Table
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
+from .interruption import name_of_row
+
 
 class EpochRows(Dataset, ABC):
     """The rows of a table as they are in an epoch; `begin_epoch` says which it is.
@@ -53,7 +55,7 @@ class EpochRows(Dataset, ABC):
 
     def name_of(self, row: int) -> str:
         """Say where a row comes from, for a message."""
-        return self.table[row].get("origin", f"row {row + 1}")
+        return name_of_row(self.table, row)
 
 
 class BeginEpoch(TrainerCallback):

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +183,13 @@ def check_fingerprint(folder: Path, now: Mapping[str, Any]) -> dict[str, Any]:
     return then
 
 
-def rows_of(batch: Mapping[str, torch.Tensor], train: Dataset) -> list[int]:
-    """Find the rows of a dataset that a batch was made of."""
+def name_of_row(train: Dataset, row: int) -> str:
+    """Say where a row of a dataset comes from, for a message."""
+    return train[row].get("origin", f"row {row + 1}")
+
+
+def rows_of(batch: Mapping[str, torch.Tensor], train: Dataset | Mapping[str, Iterable[list[Any]]]) -> list[int]:
+    """Find the rows of a dataset, or of its column `input_ids`, that a batch was made of."""
     masks = batch["attention_mask"].bool()
     wanted = {tuple(ids[mask].tolist()) for ids, mask in zip(batch["input_ids"], masks, strict=True)}
     return [row for row, ids in enumerate(train["input_ids"]) if tuple(_in_a_row(ids)) in wanted]

@@ -9,6 +9,7 @@ from datasets import Dataset as Table
 
 from .document_rows import positions_in_documents
 from .epoch_rows import EpochRows
+from .interruption import rows_of
 from .tokenization import IGNORED
 
 
@@ -59,8 +60,7 @@ class ShiftedRows(EpochRows):
 
     def rows_of(self, inputs: Any) -> list[int]:
         """Find the rows that a batch was made of."""
-        wanted = {tuple(ids) for ids in inputs["input_ids"].tolist()}
-        return [row for row in range(len(self)) if tuple(self[row]["input_ids"].tolist()) in wanted]
+        return rows_of(inputs, {"input_ids": (self[row]["input_ids"].tolist() for row in range(len(self)))})
 
     def name_of(self, row: int) -> str:
         """Say where a row comes from, for a message."""

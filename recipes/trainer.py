@@ -21,7 +21,7 @@ from .document_rows import documents_apart
 from .dropout_rows import DropoutRows
 from .early_stopping import EarlyStopping
 from .epoch_rows import BeginEpoch, EpochRows
-from .interruption import rows_of
+from .interruption import name_of_row, rows_of
 from .length_grouping import LengthGroupedSampler
 from .likelihood import TextSize, likelihood, likelihood_of_rows, size_of
 from .metrics import score_texts
@@ -273,7 +273,7 @@ class TheatreTrainer(PublishingTrainer):
             dataset: Any = self.train_dataset
             if self.changing is not None:
                 return [self.changing.name_of(row) for row in self.changing.rows_of(inputs)]
-            return [dataset[row].get("origin", f"row {row + 1}") for row in rows_of(inputs, dataset)]
+            return [name_of_row(dataset, row) for row in rows_of(inputs, dataset)]
 
         return names
 
