@@ -158,7 +158,8 @@ def check_shift(data: TextDataArguments, args: RunArguments):
     for name in ("streaming", "bpe_dropout"):
         if data.shift_rows and getattr(args, name):
             raise ValueError(
-                f"shift_rows=true does not go with {name}={getattr(args, name)}, which reads the text anew as it comes."
+                f"shift_rows=true does not go with {name}={getattr(args, name)}, which reads the text anew as it comes: "
+                "give --shift_rows false, or leave that out."
             )
 
 
