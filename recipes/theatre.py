@@ -1,6 +1,7 @@
 """The `theatre` command."""
 
 import argparse
+import gc
 import importlib
 import io
 import os
@@ -243,11 +244,21 @@ def _as_text(word: str) -> str:
 
 
 def leave_processes():
-    """Leave the processes of a run on several devices, all of which end here: their threads must not outlive Python."""
-    import torch.distributed
+    """Leave the processes of a run on several devices, all of which end here: their threads must not outlive Python.
 
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    To be called where nothing refers to the trainer any more, not even the traceback of an error.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return
+    group = distributed.group.WORLD
+    backends = [group._get_backend(device) for device in group._device_types]
+    distributed.destroy_process_group()
+    # Whoever lets go of a backend last waits for its threads, and they may wait for the interpreter. DDP would not let them have
+    # it, so it goes first; these references do.
+    del group
+    gc.collect()
+    backends.clear()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -268,10 +279,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("stdin or stdout is closed.")
         if words and words[0] in COMMANDS:
             code = importlib.import_module(COMMANDS[words[0]], __package__).main(words[1:])
-            leave_processes()
-            return code
-        arguments = parser().parse_args(words)
-        return globals()[f"run_{arguments.command.replace('-', '_')}"](arguments)
+        else:
+            arguments = parser().parse_args(words)
+            code = globals()[f"run_{arguments.command.replace('-', '_')}"](arguments)
     except (ValueError, StrictDataclassError) as error:
         if shows_traceback:
             traceback.print_exc()
@@ -283,8 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except StoppedBySignalError as error:
         print(f"theatre: {error}", file=sys.stderr)
-        leave_processes()
-        return 128 + error.number
+        code = 128 + error.number
     except Exception as error:  # the run failed: one line for who runs it, the rest for who mends it
         if shows_traceback:
             traceback.print_exc()
@@ -294,6 +303,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("theatre: interrupted", file=sys.stderr)
         return 130
+    leave_processes()
+    return code
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The same run on one process, on two that each have the model (DDP), and on two that share it (FSDP2), by the command line."""
 
+import contextlib
 import json
 import os
 import re
@@ -194,6 +195,49 @@ def test_accelerate_launches_as_many_processes_as_it_says(name, processes, run):
     assert logged(folder) == pytest.approx(logged(plain), rel=1e-5)
 
 
+# The first process ends while gloo's thread still waits for the second, and has to call Python after that.
+ENDS_EARLY = """
+import sys, time, torch
+from torch import distributed
+from transformer_theatre.recipes import theatre, train
+from transformer_theatre.recipes.signals import SIGNALS
+
+folder, rank, stopped = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "stopped"
+
+def run(words):
+    distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+    model.trainer = [model]  # a cycle, as of a trainer and its callbacks
+    if rank == 1:
+        time.sleep(1)
+    told = distributed.all_reduce(torch.ones(1), async_op=True).get_future().then(lambda done: print("told", flush=True))
+    if rank == 1:
+        told.wait()
+    elif stopped:
+        SIGNALS.stop("before it was told.")
+    return 0
+
+train.main = run
+sys.exit(theatre.main(["train"]))
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("stopped", 143), ("done", 0)])
+def test_a_process_that_ends_lets_the_threads_of_its_group_have_python(how, code, tmp_path):
+    command = [sys.executable, "-c", ENDS_EARLY, str(tmp_path)]
+    both = [
+        subprocess.Popen([*command, rank, how], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for rank in "01"
+    ]
+    try:
+        outputs = [process.communicate(timeout=120)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [code, 0], outputs
+    assert all("told" in output for output in outputs), outputs
+
+
 # Stands for srun: starts the processes of two machines, hands each its number, and returns the highest exit code.
 SRUN = """#!{python}
 import os, subprocess, sys
@@ -244,13 +288,19 @@ def test_a_job_of_slurm_is_queued_again_and_goes_on(cluster, recipe_file, corpus
     recipe = recipe_file("save_strategy: steps", "save_steps: 5", "max_steps: 2000", "per_device_train_batch_size: 4")
     folder = tmp_path / "run"
     command = ["bash", str(ACCELERATE / "slurm.sh"), str(folder), str(recipe), "--data_dir", str(corpus)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
+    job = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
         deadline = time.monotonic() + 300
         while not (folder / "checkpoint-5").is_dir() and job.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
         for pid in pids.read_text("utf-8").split():
             os.kill(int(pid), signal.SIGTERM)
         output, _ = job.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)  # where one of its processes does not end
     assert job.returncode == 143, output[-3000:]
     assert requeued.read_text("utf-8").strip() == os.environ["SLURM_JOB_ID"]
     done = max(int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*"))
