@@ -254,8 +254,8 @@ def leave_processes():
     group = distributed.group.WORLD
     backends = [group._get_backend(device) for device in group._device_types]
     distributed.destroy_process_group()
-    # Whoever lets go of a backend last waits for its threads, and they may wait for the interpreter. DDP would not let them have
-    # it, so it goes first; these references do.
+    # The last owner of a backend waits for its threads, which may wait for Python's lock. A Python reference gives the lock up
+    # meanwhile; DDP does not (https://github.com/pytorch/pytorch/issues/56297), and so goes first.
     del group
     gc.collect()
     backends.clear()
