@@ -188,11 +188,11 @@ def name_of_row(train: Dataset, row: int) -> str:
     return train[row].get("origin", f"row {row + 1}")
 
 
-def rows_of(batch: Mapping[str, torch.Tensor], train: Dataset | Mapping[str, Iterable[list[Any]]]) -> list[int]:
-    """Find the rows of a dataset, or of its column `input_ids`, that a batch was made of."""
+def rows_of(batch: Mapping[str, torch.Tensor], input_ids: Iterable[list[Any]]) -> list[int]:
+    """Find the rows of a column `input_ids` that a batch was made of."""
     masks = batch["attention_mask"].bool()
     wanted = {tuple(ids[mask].tolist()) for ids, mask in zip(batch["input_ids"], masks, strict=True)}
-    return [row for row, ids in enumerate(train["input_ids"]) if tuple(_in_a_row(ids)) in wanted]
+    return [row for row, ids in enumerate(input_ids) if tuple(_in_a_row(ids)) in wanted]
 
 
 def _in_a_row(ids: list[Any]) -> list[int]:

@@ -14,7 +14,7 @@ from .tokenization import IGNORED
 
 
 class ShiftedRows(EpochRows):
-    """The blocks of a text, all of them later by a number of tokens that is drawn for each epoch; `begin_epoch` says which it is.
+    """The blocks of a text, all of them later by a number of tokens that is drawn for each epoch.
 
     The same blocks in each epoch are learnt by heart; what that costs on Tiny Shakespeare is in docs/gpt.md. nanoGPT
     (https://github.com/karpathy/nanoGPT, `get_batch` of train.py) draws where each row begins, so that chance decides how often a
@@ -60,7 +60,7 @@ class ShiftedRows(EpochRows):
 
     def rows_of(self, inputs: Any) -> list[int]:
         """Find the rows that a batch was made of."""
-        return rows_of(inputs, {"input_ids": (self[row]["input_ids"].tolist() for row in range(len(self)))})
+        return rows_of(inputs, (self[row]["input_ids"].tolist() for row in range(len(self))))
 
     def name_of(self, row: int) -> str:
         """Say where a row comes from, for a message."""

@@ -273,7 +273,7 @@ class TheatreTrainer(PublishingTrainer):
             dataset: Any = self.train_dataset
             if self.changing is not None:
                 return [self.changing.name_of(row) for row in self.changing.rows_of(inputs)]
-            return [name_of_row(dataset, row) for row in rows_of(inputs, dataset)]
+            return [name_of_row(dataset, row) for row in rows_of(inputs, dataset["input_ids"])]
 
         return names
 

@@ -311,7 +311,7 @@ def test_rows_of_a_batch_are_found_whatever_its_padding(rows):
         "input_ids": torch.tensor([[4, 5, 6], [0, 0, 3]]),
         "attention_mask": torch.tensor([[1, 1, 1], [0, 0, 1]]),
     }
-    assert rows_of(batch, rows) == [1, 2]
+    assert rows_of(batch, rows["input_ids"]) == [1, 2]
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_lines(recipe_file, corpus, tmp_path, capsys):
